@@ -1,0 +1,83 @@
+"""Which implementation serves a call: chosen by device and by what can run here, or forced by the user."""
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from . import extension, kernels
+
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+
+# In order of preference. Triton on the CPU is its interpreter, made for tests, so it has to be asked for.
+PREFERENCE = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
+
+_forced: str | None = os.environ.get("FASTDRAW_BACKEND") or None
+
+# Facts of the installation, found once; torch.compile then sees constants.
+extension_refusal = extension.load()
+cuda_refusal = None if extension.has_cuda() else "the extension was built without CUDA"
+triton_refusals = {device: kernels.reason(device) for device in ("cpu", "cuda")}
+
+
+class BackendError(RuntimeError):
+    """The backend that was asked for cannot serve the call; the message says why."""
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force one backend, "cuda", "triton", "cpu" or "reference", for every op called inside the block, in all threads.
+
+    The environment variable FASTDRAW_BACKEND does the same for a whole process. A call that the backend cannot serve raises
+    `BackendError` with the reason; nothing falls back in silence.
+
+    Raises:
+        ValueError: no backend has that name.
+    """
+    global _forced
+    before, _forced = _forced, _known(name)
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def forced() -> str | None:
+    """The backend that the user asked for, if any."""
+    return None if _forced is None else _known(_forced)
+
+
+def choose(op: str, kernels: Collection[str], device: str, dtype: str) -> str:
+    """The backend that serves `op`, which has `kernels`, on tensors of that device type and dtype."""
+    asked = forced()
+    if asked is not None:
+        reason = refusal(asked, op, kernels, device, dtype)
+        if reason is not None:
+            raise BackendError(f"{op}: the backend {asked!r} was asked for and cannot run: {reason}")
+        return asked
+    for name in PREFERENCE.get(device, ()):
+        if refusal(name, op, kernels, device, dtype) is None:
+            return name
+    return "reference"
+
+
+def refusal(name: str, op: str, kernels: Collection[str], device: str, dtype: str) -> str | None:
+    """Why backend `name` cannot serve the call, or None when it can."""
+    if name == "reference":
+        return None
+    if name not in kernels:
+        return f"{op} has no {name} kernel"
+    if name == "triton":
+        if device == "cpu" and dtype == "bfloat16":
+            return "Triton's interpreter does not know bfloat16"
+        return triton_refusals.get(device, f"the tensors are on {device}")
+    if device != name:
+        return f"the tensors are on {device}"
+    if extension_refusal is not None:
+        return extension_refusal
+    return cuda_refusal if name == "cuda" else None
+
+
+def _known(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name

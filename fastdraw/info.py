@@ -1,0 +1,66 @@
+"""What is installed, and which backend serves each op here: `python -m fastdraw.info`."""
+
+import importlib.metadata
+import platform
+import sys
+
+import torch
+
+from . import __version__, dispatch, extension, ops
+
+
+def report() -> str:
+    """Versions, build configuration, devices, and for every op which backends can run here, with the reason where one cannot."""
+    return "\n".join([*_versions(), "", *_build(), "", *_devices(), "", *_backends()])
+
+
+def _versions() -> list[str]:
+    def version(package: str) -> str:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return "not installed"
+
+    lines = [f"fastdraw {__version__}", f"python   {platform.python_version()} on {platform.platform()}"]
+    lines.append(f"torch    {torch.__version__}, CUDA {torch.version.cuda or 'none'}")
+    return lines + [f"{package:<8} {version(package)}" for package in ("triton", "numpy")]
+
+
+def _build() -> list[str]:
+    reason = extension.load()
+    lines = [f"extension: {'loaded' if reason is None else reason}"]
+    return lines + [f"  {key}: {value}" for key, value in extension.build_info().items()]
+
+
+def _devices() -> list[str]:
+    lines = [f"device cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    for index in range(torch.cuda.device_count()):
+        at = torch.cuda.get_device_properties(index)
+        lines.append(f"device cuda:{index}: {at.name}, sm_{at.major}{at.minor}, {at.total_memory >> 20} MiB")
+    return lines
+
+
+def _backends() -> list[str]:
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    lines = []
+    for device in devices:
+        lines.append(f"ops on {device} tensors (float32):")
+        for op in ops.TABLE:
+            chosen = dispatch.choose(op.name, op.backends, device, "float32")
+            lines.append(f"  {op.name:<20} {chosen}")
+            for name in dispatch.BACKENDS:
+                why = dispatch.refusal(name, op.name, op.backends, device, "float32")
+                if why is not None:
+                    lines.append(f"    not {name}: {why}")
+        lines.append("  lstm_step: products by torch, gates by lstm_gates")
+        lines.append("  draw_rollout, draw_generate: a loop over time of the ops above")
+    return lines
+
+
+def main() -> None:
+    """Print the report."""
+    print(report())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The papers' systems, built on fastdraw.ops."""
+
+from .draw import SeqDraw, SeqDrawConfig
+
+__all__ = ["SeqDraw", "SeqDrawConfig"]

@@ -1,0 +1,157 @@
+"""What all differentiable ops share: kernels registered with torch, their derivatives, and the choice between them.
+
+A fused op is two torch ops, `name` and `name_bwd`, defined once for each native namespace. Their flat arguments are tensors first,
+batch first, then scalars. First derivatives call `name_bwd`; second and higher ones go through the reference.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import dispatch
+
+NAMESPACES = {"cpu": "fastdraw", "cuda": "fastdraw", "triton": "fastdraw_triton"}
+_TRITON = torch.library.Library("fastdraw_triton", "DEF")
+
+Gradients = tuple[Tensor | None, ...]
+
+
+class Native(NamedTuple):
+    """How the kernels of an op are registered and differentiated; every function takes flat arguments.
+
+    `backward` is called as (bwd, grads, saved tensors, scalars, which tensors need a gradient), where bwd is the torch op
+    `name_bwd`, and returns a gradient or None for every tensor of the forward op.
+    """
+
+    backends: frozenset[str]
+    schema: str
+    schema_bwd: str
+    fake: Callable[..., Any]
+    fake_bwd: Callable[..., Any]
+    saved: int  # how many of the leading tensors the backward needs
+    backward: Callable[..., Gradients]
+    reference_bwd: Callable[..., Any]  # in plain, differentiable PyTorch
+
+
+class Op:
+    """An op that runs on the backend that dispatch chooses.
+
+    Args:
+        name: of the op and of its torch ops.
+        module: the file that holds it on every floor.
+        reference: the op in plain PyTorch, on flat arguments.
+        native: its kernels, if it has any.
+    """
+
+    def __init__(self, name: str, module: str, reference: Callable[..., Any], native: Native | None = None):
+        self.name, self.reference = name, reference
+        self.backends = native.backends if native else frozenset[str]()
+        self.fused: dict[str, Callable[..., Any]] = {}
+        if native is None:
+            return
+        if "triton" in self.backends:
+            _define_triton(name, native.schema, module)
+            _define_triton(f"{name}_bwd", native.schema_bwd, module)
+        available = self.backends if dispatch.extension_refusal is None else self.backends & {"triton"}
+        for namespace in sorted({NAMESPACES[backend] for backend in available}):
+            _register(namespace, name, native)
+        for backend in available:
+            self.fused[backend] = _overload(NAMESPACES[backend], name)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run on valid flat arguments."""
+        first = arguments[0]
+        backend = dispatch.choose(self.name, self.backends, first.device.type, str(first.dtype).removeprefix("torch."))
+        return self.reference(*arguments) if backend == "reference" else self.fused[backend](*arguments)
+
+
+def vjp(function: Callable[..., Any], tensors: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The vector-Jacobian product of a function in plain PyTorch, itself differentiable in tensors and grads."""
+    with torch.enable_grad():
+        inputs = [x if x.requires_grad else x.detach().requires_grad_() for x in tensors]
+        return torch.autograd.grad(function(*inputs), inputs, grads, create_graph=True)
+
+
+def _overload(namespace: str, name: str) -> Any:
+    return getattr(getattr(torch.ops, namespace), name).default
+
+
+def _define_triton(name: str, schema: str, module: str) -> None:
+    def launch(*arguments: Any) -> Any:
+        return getattr(import_module(f"fastdraw.kernels.{module}"), name)(*arguments)
+
+    _TRITON.define(name + schema)
+    for key in ("CUDA", "CPU"):
+        _TRITON.impl(name, launch, key)
+
+
+def _register(namespace: str, name: str, native: Native) -> None:
+    forward, backward = _overload(namespace, name), _overload(namespace, f"{name}_bwd")
+
+    def save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        ctx.tensors = sum(isinstance(x, Tensor) or x is None for x in inputs)
+        ctx.save_for_backward(*inputs[: native.saved])
+        ctx.scalars = inputs[ctx.tensors :]
+
+    def first_derivative(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        needs = ctx.needs_input_grad[: ctx.tensors]
+        found = native.backward(backward, grads, ctx.saved_tensors, ctx.scalars, needs)
+        return (*found, *(None for _ in ctx.scalars))
+
+    def save_bwd(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        ctx.save_for_backward(*tensors)
+        ctx.scalars = inputs[len(tensors) :]
+
+    def second_derivative(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        needs = ctx.needs_input_grad
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # A view of each tensor tells apart two arguments that are the same tensor.
+            tensors = [x.view_as(x) for x in ctx.saved_tensors]
+            outputs = native.reference_bwd(*tensors, *ctx.scalars)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            wanted = [x for x, need in zip(tensors, needs) if need]
+            used = [(y, dy) for y, dy in zip(outputs, grads) if y.requires_grad]
+            found = iter(
+                torch.autograd.grad(
+                    [y for y, _ in used],
+                    wanted,
+                    [dy for _, dy in used],
+                    create_graph=create_graph,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            )
+        return tuple(next(found) if need else None for need in needs)
+
+    torch.library.register_fake(f"{namespace}::{name}", native.fake)
+    torch.library.register_autograd(f"{namespace}::{name}", first_derivative, setup_context=save)
+    torch.library.register_vmap(f"{namespace}::{name}", _fold_into_batch(forward))
+    torch.library.register_fake(f"{namespace}::{name}_bwd", native.fake_bwd)
+    torch.library.register_autograd(f"{namespace}::{name}_bwd", second_derivative, setup_context=save_bwd)
+    torch.library.register_vmap(f"{namespace}::{name}_bwd", _fold_into_batch(backward))
+
+
+def _fold_into_batch(op: Any) -> Callable[..., Any]:
+    """The vmap rule of an op whose tensors are all batch first: the mapped dimension joins the batch."""
+
+    def rule(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+        def fold(x: Any, dim: int | None) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            mapped = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            return mapped.flatten(0, 1)
+
+        def unfold(x: Tensor) -> Tensor:
+            return x.unflatten(0, (info.batch_size, x.shape[0] // info.batch_size))
+
+        outputs = op(*map(fold, arguments, in_dims))
+        if isinstance(outputs, Tensor):
+            return unfold(outputs), 0
+        return tuple(unfold(x) for x in outputs), tuple(0 for _ in outputs)
+
+    return rule

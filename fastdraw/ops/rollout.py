@@ -1,0 +1,221 @@
+"""The whole recurrence of (conditional) DRAW as one op: T steps of read, encode, sample, decode and write.
+
+One step, from the states of the step before:
+
+    y      = additive_attention(W_a h_dec + b_a, U_a d, d, v_a, lengths)
+    r      = draw_read(x, canvas, W_read h_dec + b, n_read)
+    prior  = W_p h_dec + b_p                                                  (mu_p, log_sigma_p)
+    h_enc  = LSTM_enc([r, h_dec], h_enc)
+    post   = W_q h_enc + b_q                                                  (mu_q, log_sigma_q)
+    z, kl  = sample_kl(post, noise_t, prior)          generating: z = mu_p + sigma_p noise_t, and no encoder
+    h_dec  = LSTM_dec([z, y], h_dec)
+    canvas = canvas + glimpse_write(W_patch h_dec + b, W_write h_dec + b)
+
+and in the end nll = bernoulli_nll(canvas, x).
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from .. import dispatch, reference
+from ..checks import check_counts, check_tensors, check_window_options
+from ..reference.rollout import REFERENCE_STEP, DrawOutput, DrawTrace, DrawWeights, Options, StepOps
+from . import autocast
+from .attention import _additive_attention
+from .glimpse import draw_read, glimpse_write
+from .latent import sample_kl
+from .likelihood import bernoulli_nll
+from .lstm import lstm_step
+
+# The rollout checks lengths once for all its steps, so it calls the attention below its check.
+_STEP = StepOps(_additive_attention, draw_read, lstm_step, sample_kl, glimpse_write, bernoulli_nll)
+
+
+def draw_rollout(
+    weights: DrawWeights,
+    image: Tensor,
+    labels: Tensor | None,
+    lengths: Tensor | None,
+    noise: Tensor,
+    *,
+    n_read: int | None,
+    n_write: int | None,
+    steps: Tensor | None = None,
+    trace: bool = False,
+    **options: Any,
+) -> DrawOutput | tuple[DrawOutput, DrawTrace]:
+    """Encode and redraw images over T steps (paper 000, eq. 3-20; Gregor et al. 2015).
+
+    Differentiable in weights, image, labels and noise. The bound on log p(image | labels), in nats, is
+    -(nll + kl.sum(0)).
+
+    Args:
+        weights: `DrawWeights`, which says the shape of each tensor.
+        image (B, C, H, W): values in [0, 1].
+        labels (B, L, D): one vector per item of the sequence; None for plain DRAW.
+        lengths (B,): int64 or int32, items that count, 1 <= lengths <= L; None for all.
+        noise (T, B, Z): standard normal; its first size is the number of steps.
+        n_read: side of the read glimpse; None to read whole images.
+        n_write: side of the written patch; None to write whole canvases.
+        steps (B,): int64 or int32, 0 <= steps <= T: a sample stops after so many steps, its canvas freezes and its
+            later KL is 0; all T by default.
+        trace: also return what happened at every step.
+        prior_activation: "linear", or "tanh" on both halves of the prior's outputs (alignDRAW).
+        first_prior: "learned", or "standard" for N(0, I) at the first step (alignDRAW).
+        log_variance: the 2Z outputs of prior and posterior are (mu, log sigma^2) instead of (mu, log sigma).
+        stride, eps: of the filterbank, as in `glimpse_read`.
+    Returns:
+        `DrawOutput` of nll (B,), kl (T, B) and canvas (B, C, H, W) in logits; with trace a pair of it and a `DrawTrace`.
+    Raises:
+        TypeError: an argument has the wrong dtype, float dtypes differ, or an option has no such name.
+        ValueError: any mismatch of shape or device, weights that do not fit the options, or a value out of range.
+    """
+    image, labels, noise = autocast.to_float32(image, labels, noise)
+    weights = DrawWeights(*autocast.to_float32(*weights))
+    _check_options("draw_rollout", options)
+    _check("draw_rollout", weights, labels, lengths, noise, n_write, steps, image=image, n_read=n_read)
+    return reference.draw_rollout(
+        weights,
+        image,
+        labels,
+        lengths,
+        noise,
+        n_read=n_read,
+        n_write=n_write,
+        steps=steps,
+        trace=trace,
+        step_ops=_step_ops(),
+        **options,
+    )
+
+
+def draw_generate(
+    weights: DrawWeights,
+    labels: Tensor | None,
+    lengths: Tensor | None,
+    noise: Tensor,
+    *,
+    n_write: int | None,
+    steps: Tensor | None = None,
+    frames: bool = False,
+    trace: bool = False,
+    **options: Any,
+) -> Tensor | tuple[Tensor, DrawTrace]:
+    """Draw images from the prior over T steps (paper 000, eq. 3-10).
+
+    Args:
+        weights, labels, lengths, n_write, steps, options: as in `draw_rollout`; the encoder's weights are not used.
+        noise (T, B, Z): standard normal; zeros draw the mean path.
+        frames: return the canvas after every step.
+        trace: also return what happened at every step.
+    Returns:
+        canvas (B, C, H, W) in logits, or (T, B, C, H, W) with frames; with trace a pair of it and a `DrawTrace`.
+    Raises:
+        As `draw_rollout`.
+    """
+    labels, noise = autocast.to_float32(labels, noise)
+    weights = DrawWeights(*autocast.to_float32(*weights))
+    _check_options("draw_generate", options)
+    _check("draw_generate", weights, labels, lengths, noise, n_write, steps)
+    return reference.draw_generate(
+        weights,
+        labels,
+        lengths,
+        noise,
+        n_write=n_write,
+        steps=steps,
+        frames=frames,
+        trace=trace,
+        step_ops=_step_ops(),
+        **options,
+    )
+
+
+def _step_ops() -> StepOps:
+    return REFERENCE_STEP if dispatch.forced() == "reference" else _STEP
+
+
+def _check_options(op: str, options: dict[str, Any]) -> None:
+    unknown = options.keys() - set(Options._fields)
+    if unknown:
+        raise TypeError(f"{op}: no option {sorted(unknown)[0]!r}; there are {', '.join(Options._fields)}")
+    chosen = Options(**options)
+    if chosen.prior_activation not in ("linear", "tanh"):
+        raise ValueError(f"{op}: prior_activation must be 'linear' or 'tanh', got {chosen.prior_activation!r}")
+    if chosen.first_prior not in ("learned", "standard"):
+        raise ValueError(f"{op}: first_prior must be 'learned' or 'standard', got {chosen.first_prior!r}")
+    check_window_options(op, 1, chosen.stride, chosen.eps)
+
+
+def _check(
+    op: str,
+    weights: DrawWeights,
+    labels: Tensor | None,
+    lengths: Tensor | None,
+    noise: Tensor,
+    n_write: int | None,
+    steps: Tensor | None,
+    *,
+    image: Tensor | None = None,
+    n_read: int | None = None,
+) -> None:
+    shapes = SHAPES if labels is not None else {name: shape for name, shape in SHAPES.items() if "align" not in name}
+    named = {name: (getattr(weights, name), shape) for name, shape in shapes.items()}
+    sizes = check_tensors(op, noise=(noise, "T B Z"), image=(image, "B C H W"), labels=(labels, "B L D"), **named)
+    sizes.setdefault("D", 0)
+    for part, wanted in (("align", labels is not None), ("read", n_read is not None), ("write", n_write is not None)):
+        missing = [name for name in shapes if name.startswith(f"{part}_") and getattr(weights, name) is None]
+        if wanted and missing:
+            raise ValueError(f"{op}: weights.{missing[0]} is None, but the call has {_MEANS[part]}")
+    for name in ("read", "write"):
+        side = n_read if name == "read" else n_write
+        if side is not None:
+            check_window_options(op, side, "max", 1.0)
+    if sizes["T"] < 1:
+        raise ValueError(f"{op}: noise must hold at least one step, got T = 0")
+    pixels = sizes["C"] * sizes["H"] * sizes["W"]
+    widths = {
+        "dec_ih": ("F", sizes["Z"] + sizes["D"], "Z + D"),
+        "patch": ("P", pixels if n_write is None else sizes["C"] * n_write**2, "C n_write^2, or C H W without attention"),
+    }
+    if image is not None:
+        glimpse = 2 * (pixels if n_read is None else sizes["C"] * n_read**2)
+        widths["enc_ih"] = ("E", glimpse + sizes["U"], "2 C n_read^2 + U, or 2 C H W + U without attention")
+    for name, (letter, expected, formula) in widths.items():
+        if sizes[letter] != expected:
+            came = tuple(getattr(weights, name).shape)
+            raise ValueError(f"{op}: weights.{name} must have {letter} = {formula} = {expected}, got {came}")
+    check_counts(op, "steps", steps, sizes["B"], 0, sizes["T"], noise.device)
+    if labels is not None:
+        check_counts(op, "lengths", lengths, sizes["B"], 1, sizes["L"], noise.device)
+
+
+_MEANS = {"align": "labels", "read": "a read glimpse (n_read)", "write": "a written patch (n_write)"}
+
+# E, F and P depend on the call; `_check` knows how.
+SHAPES = {
+    "align_query": "A U",
+    "align_bias": "A",
+    "align_key": "A D",
+    "align_v": "A",
+    "read_window": "5 U",
+    "read_window_bias": "5",
+    "enc_ih": "4U E",
+    "enc_hh": "4U U",
+    "enc_bias": "4U",
+    "posterior": "2Z U",
+    "posterior_bias": "2Z",
+    "prior": "2Z U",
+    "prior_bias": "2Z",
+    "dec_ih": "4U F",
+    "dec_hh": "4U U",
+    "dec_bias": "4U",
+    "patch": "P U",
+    "patch_bias": "P",
+    "write_window": "5 U",
+    "write_window_bias": "5",
+    "h0_enc": "U",
+    "h0_dec": "U",
+    "canvas0": "C H W",
+}
