@@ -1,0 +1,44 @@
+"""The C++ extension fastdraw/_C.abi3.so: load it, or say why it cannot be loaded."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_FOLDER = Path(__file__).parent
+_LIBRARY = _FOLDER / "_C.abi3.so"
+_RECORD = _FOLDER / "_build.json"
+
+
+@functools.cache
+def load() -> str | None:
+    """Load the extension, once, and return None, or the reason why it is not there."""
+    if not _LIBRARY.exists():
+        because = build_info().get("why_no_extension")
+        missing = "the C++ extension was not built" + (f": {because}" if because else "")
+        return f"{missing}; with a C++ compiler, run `pip install --no-build-isolation -e .` in fastdraw's source folder"
+    try:
+        torch.ops.load_library(_LIBRARY)
+    except (OSError, RuntimeError) as error:
+        built = build_info()
+        return (
+            f"the C++ extension cannot be loaded: {error}; it was built for torch {built.get('torch', '(unknown)')} "
+            f"and this is torch {torch.__version__}: run `pip install --no-build-isolation -e .` again"
+        )
+    return None
+
+
+def has_cuda() -> bool:
+    """Whether the extension is loaded and was built with its CUDA kernels."""
+    return load() is None and bool(build_info().get("cuda"))
+
+
+@functools.cache
+def build_info() -> dict[str, Any]:
+    """What the build recorded: versions, compiler, flags, GPU architectures, date, and why a part was left out.
+
+    Empty where nothing was ever built.
+    """
+    return json.loads(_RECORD.read_text()) if _RECORD.exists() else {}
