@@ -9,10 +9,11 @@
 // The backward pass recomputes gates and cell state from the forward pass's inputs: nothing is saved between.
 // Every element is computed by one thread and nothing is summed across threads: deterministic.
 
-#include "lstm.h"
-
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+
+#include "index.h"
+#include "lstm.h"
 
 namespace fastdraw {
 namespace {
@@ -23,19 +24,35 @@ constexpr int kThreads = 128;
 constexpr int kVectorBytes = 16;  // the widest load of one thread
 
 // float16 and bfloat16 are computed in float. Conversions by name: torch's build flags take the implicit ones away.
-__device__ float widen(float x) { return x; }
-__device__ double widen(double x) { return x; }
-__device__ float widen(__half x) { return __half2float(x); }
-__device__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ float widen(float x) {
+  return x;
+}
+__device__ double widen(double x) {
+  return x;
+}
+__device__ float widen(__half x) {
+  return __half2float(x);
+}
+__device__ float widen(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
 
-__device__ void narrow(float x, float& out) { out = x; }
-__device__ void narrow(double x, double& out) { out = x; }
-__device__ void narrow(float x, __half& out) { out = __float2half_rn(x); }
-__device__ void narrow(float x, __nv_bfloat16& out) { out = __float2bfloat16_rn(x); }
+__device__ void narrow(float x, float& out) {
+  out = x;
+}
+__device__ void narrow(double x, double& out) {
+  out = x;
+}
+__device__ void narrow(float x, __half& out) {
+  out = __float2half_rn(x);
+}
+__device__ void narrow(float x, __nv_bfloat16& out) {
+  out = __float2bfloat16_rn(x);
+}
 
 template <typename T, int kVec>
 struct alignas(sizeof(T) * kVec) Pack {
-  T at[kVec];
+  T lane[kVec];
 };
 
 template <int kVec, typename T>
@@ -89,21 +106,21 @@ __global__ void __launch_bounds__(kThreads)
                           const T* __restrict__ c, int64_t B, int64_t U) {
   const int64_t unit = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kVec;  // of B * U
   if (unit >= B * U) return;
-  const int64_t row = unit / U * 4 * U + unit % U;  // the same unit's input gate
+  const CellIndex at = split_cell(unit, U);
 
-  const auto gate_i = load<kVec>(gates, row);
-  const auto gate_f = load<kVec>(gates, row + U);
-  const auto gate_g = load<kVec>(gates, row + 2 * U);
-  const auto gate_o = load<kVec>(gates, row + 3 * U);
+  const auto gate_i = load<kVec>(gates, gate_offset(at, 0, U));
+  const auto gate_f = load<kVec>(gates, gate_offset(at, 1, U));
+  const auto gate_g = load<kVec>(gates, gate_offset(at, 2, U));
+  const auto gate_o = load<kVec>(gates, gate_offset(at, 3, U));
   const auto c_old = load<kVec>(c, unit);
 
   Pack<T, kVec> h_new, c_new;
 #pragma unroll
   for (int v = 0; v < kVec; ++v) {
-    const auto cell = lstm_cell(widen(gate_i.at[v]), widen(gate_f.at[v]), widen(gate_g.at[v]), widen(gate_o.at[v]),
-                                widen(c_old.at[v]));
-    narrow(cell.o.value * cell.tanh_c.value, h_new.at[v]);
-    narrow(cell.c_next, c_new.at[v]);
+    const auto cell = lstm_cell(widen(gate_i.lane[v]), widen(gate_f.lane[v]), widen(gate_g.lane[v]),
+                                widen(gate_o.lane[v]), widen(c_old.lane[v]));
+    narrow(cell.o.value * cell.tanh_c.value, h_new.lane[v]);
+    narrow(cell.c_next, c_new.lane[v]);
   }
 
   store(h, unit, h_new);
@@ -117,12 +134,12 @@ __global__ void __launch_bounds__(kThreads)
                           int64_t B, int64_t U) {
   const int64_t unit = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kVec;  // of B * U
   if (unit >= B * U) return;
-  const int64_t row = unit / U * 4 * U + unit % U;  // the same unit's input gate
+  const CellIndex at = split_cell(unit, U);
 
-  const auto gate_i = load<kVec>(gates, row);
-  const auto gate_f = load<kVec>(gates, row + U);
-  const auto gate_g = load<kVec>(gates, row + 2 * U);
-  const auto gate_o = load<kVec>(gates, row + 3 * U);
+  const auto gate_i = load<kVec>(gates, gate_offset(at, 0, U));
+  const auto gate_f = load<kVec>(gates, gate_offset(at, 1, U));
+  const auto gate_g = load<kVec>(gates, gate_offset(at, 2, U));
+  const auto gate_o = load<kVec>(gates, gate_offset(at, 3, U));
   const auto c_old = load<kVec>(c, unit);
   const auto dh_new = load<kVec>(dh, unit);
   const auto dc_new = load<kVec>(dc_next, unit);
@@ -130,22 +147,22 @@ __global__ void __launch_bounds__(kThreads)
   Pack<T, kVec> dgate_i, dgate_f, dgate_g, dgate_o, dc_old;
 #pragma unroll
   for (int v = 0; v < kVec; ++v) {
-    const auto c_v = widen(c_old.at[v]);
-    const auto dh_v = widen(dh_new.at[v]);
-    const auto cell = lstm_cell(widen(gate_i.at[v]), widen(gate_f.at[v]), widen(gate_g.at[v]), widen(gate_o.at[v]),
-                                c_v);
-    const auto dc_v = widen(dc_new.at[v]) + dh_v * cell.o.value * cell.tanh_c.slope;
-    narrow(dc_v * cell.g.value * cell.i.slope, dgate_i.at[v]);
-    narrow(dc_v * c_v * cell.f.slope, dgate_f.at[v]);
-    narrow(dc_v * cell.i.value * cell.g.slope, dgate_g.at[v]);
-    narrow(dh_v * cell.tanh_c.value * cell.o.slope, dgate_o.at[v]);
-    narrow(dc_v * cell.f.value, dc_old.at[v]);
+    const auto c_v = widen(c_old.lane[v]);
+    const auto dh_v = widen(dh_new.lane[v]);
+    const auto cell =
+        lstm_cell(widen(gate_i.lane[v]), widen(gate_f.lane[v]), widen(gate_g.lane[v]), widen(gate_o.lane[v]), c_v);
+    const auto dc_v = widen(dc_new.lane[v]) + dh_v * cell.o.value * cell.tanh_c.slope;
+    narrow(dc_v * cell.g.value * cell.i.slope, dgate_i.lane[v]);
+    narrow(dc_v * c_v * cell.f.slope, dgate_f.lane[v]);
+    narrow(dc_v * cell.i.value * cell.g.slope, dgate_g.lane[v]);
+    narrow(dh_v * cell.tanh_c.value * cell.o.slope, dgate_o.lane[v]);
+    narrow(dc_v * cell.f.value, dc_old.lane[v]);
   }
 
-  store(dgates, row, dgate_i);
-  store(dgates, row + U, dgate_f);
-  store(dgates, row + 2 * U, dgate_g);
-  store(dgates, row + 3 * U, dgate_o);
+  store(dgates, gate_offset(at, 0, U), dgate_i);
+  store(dgates, gate_offset(at, 1, U), dgate_f);
+  store(dgates, gate_offset(at, 2, U), dgate_g);
+  store(dgates, gate_offset(at, 3, U), dgate_o);
   store(dc, unit, dc_old);
 }
 
@@ -156,7 +173,9 @@ bool fits_vectors(int64_t U, const T*... arrays) {
   return ((U * sizeof(T) % kVectorBytes == 0 && is_aligned(arrays)) && ...);
 }
 
-unsigned blocks_for(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
+unsigned blocks_for(int64_t threads) {
+  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+}
 
 }  // namespace
 
@@ -184,8 +203,8 @@ void launch_lstm_gates_bwd(T* dgates, T* dc, const T* dh, const T* dc_next, cons
   }
 }
 
-#define INSTANTIATE(T)                                                                                              \
-  template void launch_lstm_gates_fwd<T>(T*, T*, const T*, const T*, int64_t, int64_t, cudaStream_t);               \
+#define INSTANTIATE(T)                                                                                     \
+  template void launch_lstm_gates_fwd<T>(T*, T*, const T*, const T*, int64_t, int64_t, cudaStream_t);      \
   template void launch_lstm_gates_bwd<T>(T*, T*, const T*, const T*, const T*, const T*, int64_t, int64_t, \
                                          cudaStream_t);
 INSTANTIATE(float)
