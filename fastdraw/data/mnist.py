@@ -1,4 +1,4 @@
-"""MNIST files in torchvision's layout: ROOT/MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte, packed (.gz) or not."""
+"""MNIST in torchvision's layout: ROOT/MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte, or those as .gz."""
 
 import gzip
 import math

@@ -15,7 +15,7 @@ SLOTS = 4
 
 
 class Batch(NamedTuple):
-    """image (B, 1, 32, 64) float32 in [0, 1]; digits (B, L) int64, left to right, 0 beyond lengths; lengths (B,) int64."""
+    """image (B, 1, 32, 64) float32 in [0, 1]; digits (B, L) int64, from the left, then 0; lengths (B,) int64."""
 
     image: Tensor
     digits: Tensor
@@ -39,7 +39,7 @@ class MultiDigits:
     def __init__(self, digits: DigitCells, lengths: Sequence[float], batch_size: int, seed: int) -> None:
         if len(lengths) != SLOTS or not all(math.isfinite(w) and w >= 0 for w in lengths) or not any(lengths):
             raise FastdrawError(
-                f"lengths must be {SLOTS} weights (of 1 to {SLOTS} digits), each finite and >= 0, one at least above 0; "
+                f"lengths must be {SLOTS} weights (of 1 to {SLOTS} digits), finite and >= 0, not all of them 0; "
                 f"got {list(lengths)}"
             )
         if batch_size < 1:
