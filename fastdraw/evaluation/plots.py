@@ -1,0 +1,113 @@
+"""Plots: the bound against training steps, and the attention over the digits against drawing steps.
+
+Colours are of Okabe and Ito's palette and the cividis map, which all kinds of colour vision tell apart.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from fastdraw.evaluation.pages import to_tile
+from fastdraw.evaluation.pictures import spaced_steps
+from fastdraw.training.files import write_atomically
+
+DPI = 144
+TRAIN, TEST = "#0072B2", "#D55E00"
+PANELS = {"loss": "negative bound", "nll": "reconstruction, $-\\log p(x|z)$", "kl": "KL of posterior from prior"}
+MAX_POINTS = 100
+
+
+def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write the negative bound and its two parts against the training step.
+
+    The vertical axis covers all but the first twentieth of the steps, where the loss falls from far above.
+
+    Args:
+        rows: at least one, with the keys step, split ("train" or "test"), and in nats per image loss, nll, kl.
+    """
+    figure = Figure((11, 3.4), layout="constrained")
+    last = max(row["step"] for row in rows)
+    for axes, (key, title) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
+        for split, colour in (("train", TRAIN), ("test", TEST)):
+            points = [(row["step"], row[key]) for row in rows if row["split"] == split]
+            if points:
+                _draw_curve(axes, np.asarray(points, float), split, colour)
+        top = max(row[key] for row in rows if row["step"] >= last / 20)
+        bottom = min(row[key] for row in rows)
+        space = 0.05 * (top - bottom) or 1
+        axes.set_ylim(bottom - space, top + space)
+        axes.set(title=title, xlabel="training step", ylabel="nats per image")
+        axes.grid(color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def attention_map(attention: Tensor, digits: Tensor, frames: Tensor, path: Path) -> None:
+    """Write, for each sample, the canvases over a map of the attention weights, both against the drawing step.
+
+    Args:
+        attention (T, B, L): weights over the digits at each step.
+        digits (B, L): what was asked for, left to right.
+        frames (T, B, C, H, W): the canvas after each step, in [0, 1].
+    """
+    steps, batch, length = attention.shape
+    _, _, _, height, width = frames.shape
+    shown = spaced_steps(steps, 10)
+    inches = 10
+    strip, weights = inches / len(shown) * height / width, 0.3 * length
+    figure = Figure((inches + 1.5, batch * (strip + weights + 0.5) + 0.5), layout="constrained")
+    panels = np.asarray(figure.subplots(2 * batch, 1, sharex=True, height_ratios=[strip, weights] * batch)).reshape(
+        -1, 2
+    )
+    for sample, (above, below) in enumerate(panels):
+        above.imshow(
+            _film(frames[[step - 1 for step in shown], sample]), extent=(0.5, steps + 0.5, 0, 1), aspect="auto"
+        )
+        above.axis("off")
+        image = below.imshow(
+            attention[:, sample].T.detach().float().cpu().numpy(),
+            extent=(0.5, steps + 0.5, length - 0.5, -0.5),
+            aspect="auto",
+            cmap="cividis",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
+        below.set_yticks(range(length), [str(int(digit)) for digit in digits[sample]])
+        below.set_ylabel("digit")
+    below.set_xlabel("drawing step t")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.colorbar(image, ax=list(panels.flat), label="attention weight", aspect=30)
+    _write(figure, path)
+
+
+def _draw_curve(axes: Axes, points: np.ndarray, split: str, colour: str) -> None:
+    """Draw points (P, 2) of step and value; many points, which then are noisy, are averaged over a fiftieth of them."""
+    step, value = points.T
+    if len(points) < MAX_POINTS:
+        axes.plot(step, value, color=colour, marker="o", markersize=3, label=split)
+    else:
+        window = len(points) // 50 | 1
+        mean = np.convolve(value, np.full(window, 1 / window), "valid")
+        axes.plot(step, value, color=colour, alpha=0.25, linewidth=0.7)
+        axes.plot(step[window // 2 : -(window // 2)], mean, color=colour, label=split)
+
+
+def _film(frames: Tensor) -> np.ndarray:
+    """Frames (T, C, H, W) side by side on white."""
+    tiles = [np.asarray(to_tile(frame, 96)) for frame in frames]
+    return np.concatenate([np.pad(tile, ((4, 4), (4, 4), (0, 0)), constant_values=255) for tile in tiles], axis=1)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=DPI)
+    write_atomically(path, data.getvalue())

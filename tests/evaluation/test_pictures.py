@@ -1,0 +1,204 @@
+"""Pictures: the right pixels stand in the right place, and a file is whole or as it was."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastdraw.errors import FastdrawError
+from fastdraw.evaluation import (
+    attention_map,
+    curves,
+    generation_gif,
+    generation_strip,
+    reconstruction_grid,
+    sample_grid,
+)
+from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, MARGIN
+from fastdraw.evaluation.pictures import BOX, spaced_steps
+
+T, B, L, N = 12, 3, 2, 8
+PNG = [
+    ("samples", lambda path, c: sample_grid(images(c)[0], ["12", "34", "56"], path)),
+    ("strip", lambda path, c: generation_strip(images(c), path)),
+    ("reconstructions", lambda path, c: reconstruction_grid(images(c)[0], images(c)[1], path)),
+    ("attention", lambda path, c: attention_map(torch.rand(T, B, L).softmax(-1), torch.ones(B, L), images(c), path)),
+    ("curves", lambda path, c: curves(metrics(40), path)),
+]
+
+
+def images(channels=1):
+    return torch.rand(T, B, channels, 32, 64)
+
+
+def metrics(count):
+    return [
+        {"step": step, "split": split, "loss": 300 / step + 20, "nll": 300 / step, "kl": 20.0}
+        for step in range(1, count + 1)
+        for split in ("train", "test")
+    ]
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def tile(image, scale=3):
+    """Image (C, H, W) as it must stand on a page: (scale * H, scale * W, 3) uint8."""
+    grey = (image * 255).round().byte().numpy().transpose(1, 2, 0)
+    return np.kron(np.broadcast_to(grey, (*grey.shape[:2], 3)), np.ones((scale, scale, 1), np.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "rgb"])
+@pytest.mark.parametrize("write", [write for _, write in PNG], ids=[name for name, _ in PNG])
+def test_picture_is_written(tmp_path, write, channels):
+    write(tmp_path / "a.png", channels)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert len(np.unique(pixels(tmp_path / "a.png"))) > 10
+
+
+@pytest.mark.parametrize("write", [write for _, write in PNG], ids=[name for name, _ in PNG])
+def test_full_disk_harms_no_picture(tmp_path, monkeypatch, write):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "a.png"
+    path.write_bytes(b"what was there before")
+    monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(FastdrawError, match=r"cannot write .*a\.png.*No space left on device"):
+        write(path, 1)
+
+    assert path.read_bytes() == b"what was there before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "rgb"])
+def test_sample_grid_sets_tiles_row_by_row(tmp_path, channels):
+    samples = images(channels)[0]
+    sample_grid(samples, ["1", "2", "3"], tmp_path / "a.png", columns=2)
+
+    page = pixels(tmp_path / "a.png")
+
+    assert page.shape == (2 * MARGIN + 2 * (CAPTION_HEIGHT + 96) + GAP, 2 * MARGIN + 2 * 192 + GAP, 3)
+    top, left = MARGIN + CAPTION_HEIGHT, MARGIN
+    np.testing.assert_array_equal(page[top : top + 96, left : left + 192], tile(samples[0]))
+    left += 192 + GAP
+    np.testing.assert_array_equal(page[top : top + 96, left : left + 192], tile(samples[1]))
+    top, left = top + 96 + GAP + CAPTION_HEIGHT, MARGIN
+    np.testing.assert_array_equal(page[top : top + 96, left : left + 192], tile(samples[2]))
+
+
+def test_sample_grid_writes_the_captions(tmp_path):
+    for name, caption in (("a", "1"), ("b", "157")):
+        sample_grid(torch.zeros(1, 1, 32, 64), [caption], tmp_path / name)
+
+    first, second = ((pixels(tmp_path / name)[: MARGIN + CAPTION_HEIGHT] < 128).sum() for name in "ab")
+
+    assert 0 < first < second
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "expected"),
+    [
+        (30, 10, range(3, 31, 3)),
+        (10, 10, range(1, 11)),
+        (4, 10, range(1, 5)),
+        (25, 10, [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]),
+    ],
+    ids=["30-10", "10-10", "4-10", "25-10"],
+)
+def test_spaced_steps_are_uniform_and_end_with_the_last(steps, count, expected):
+    assert spaced_steps(steps, count) == list(expected)
+
+
+def test_generation_strip_shows_runs_as_rows_and_steps_as_columns(tmp_path):
+    frames = images()
+    generation_strip(frames, tmp_path / "a.png", columns=4)
+
+    page = pixels(tmp_path / "a.png")
+
+    assert page.shape == (2 * MARGIN + CAPTION_HEIGHT + B * (96 + GAP) - GAP, 2 * MARGIN + 4 * (192 + GAP) - GAP, 3)
+    for run in range(B):
+        for column, step in enumerate((3, 6, 9, 12)):
+            top, left = MARGIN + CAPTION_HEIGHT + run * (96 + GAP), MARGIN + column * (192 + GAP)
+            np.testing.assert_array_equal(page[top : top + 96, left : left + 192], tile(frames[step - 1, run]))
+
+
+def test_generation_gif_has_a_frame_for_each_step(tmp_path):
+    generation_gif(torch.zeros(T, B, 1, 32, 64), torch.zeros(T, B, 5), N, "max", tmp_path / "a.gif")
+
+    durations = []
+    with Image.open(tmp_path / "a.gif") as animation:
+        for step in range(animation.n_frames):
+            animation.seek(step)
+            durations.append(animation.info["duration"])
+
+    assert len(durations) == T
+    assert len(set(durations[:-1])) == 1
+    assert durations[-1] > 10 * durations[0]
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "expected"),
+    [
+        # delta = (W - 1)/(N - 1) exp(log delta~) = 1: four pixels to each side of (15.5, 31.5), at four dots per pixel
+        ((0, 0, -9, -np.log(9), 0), "max", (48, 112, 80, 144)),
+        # delta_x = 1, delta_y = 31/63
+        ((0, 0, -9, -np.log(9), 0), "per_axis", (56, 112, 72, 144)),
+        # centre (W + 1)/2 (g~ + 1) - 1 = (-1, -1): only the part on the canvas is drawn
+        ((-1, -1, -9, -np.log(9), 0), "max", (0, 0, 14, 14)),
+        ((0, 0, -9, 30, 0), "max", (0, 0, 128, 256)),
+        ((5, 0, -9, -np.log(9), 0), "max", None),
+    ],
+    ids=["inside", "per-axis", "corner", "larger", "outside"],
+)
+def test_generation_gif_draws_the_write_window(tmp_path, window, stride, expected):
+    windows = torch.tensor(window, dtype=torch.float32).expand(1, 1, 5)
+    generation_gif(torch.zeros(1, 1, 1, 32, 64), windows, N, stride, tmp_path / "a.gif")
+
+    orange = np.abs(pixels(tmp_path / "a.gif").astype(int) - BOX).max(-1) < 8
+    rows, columns = np.nonzero(orange)
+
+    if expected is None:
+        assert not orange.any()
+    else:
+        found = rows.min() - MARGIN, columns.min() - MARGIN, rows.max() + 1 - MARGIN, columns.max() + 1 - MARGIN
+        assert found == expected
+
+
+def test_generation_gif_draws_wide_filters_with_a_thick_line(tmp_path):
+    counts = []
+    for log_sigma2 in (-9.0, 1.0):
+        windows = torch.tensor([0.0, 0.0, log_sigma2, -1.0, 0.0]).expand(1, 1, 5)
+        generation_gif(torch.zeros(1, 1, 1, 32, 64), windows, N, "max", tmp_path / "a.gif")
+        counts.append((np.abs(pixels(tmp_path / "a.gif").astype(int) - BOX).max(-1) < 8).sum())
+
+    assert counts[1] > 1.5 * counts[0]
+
+
+@pytest.mark.parametrize("count", [1, 3, 500])
+def test_curves_take_any_number_of_rows(tmp_path, count):
+    curves(metrics(count), tmp_path / "a.png")
+
+    assert len(np.unique(pixels(tmp_path / "a.png"))) > 10
+
+
+def test_curves_take_one_split_alone(tmp_path):
+    curves([row for row in metrics(5) if row["split"] == "train"], tmp_path / "a.png")
+
+    assert len(np.unique(pixels(tmp_path / "a.png"))) > 10
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_attention_map_grows_with_the_digits(tmp_path, length):
+    attention = torch.full((10 * length, 2, length), 1 / length)
+    frames = torch.rand(10 * length, 2, 1, 32, 64)
+    attention_map(attention, torch.zeros(2, length), frames, tmp_path / "a.png")
+
+    assert pixels(tmp_path / "a.png").shape[0] > 144 * (2 * 0.3 * length + 1)
