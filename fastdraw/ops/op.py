@@ -65,7 +65,7 @@ class Op:
         """Run on valid flat arguments."""
         first = arguments[0]
         backend = dispatch.choose(self.name, self.backends, first.device.type, str(first.dtype).removeprefix("torch."))
-        return self.reference(*arguments) if backend == "reference" else self.fused[backend](*arguments)
+        return _in_float32(self.reference, arguments) if backend == "reference" else self.fused[backend](*arguments)
 
 
 def vjp(function: Callable[..., Any], tensors: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -73,6 +73,15 @@ def vjp(function: Callable[..., Any], tensors: Sequence[Tensor], grads: Sequence
     with torch.enable_grad():
         inputs = [x if x.requires_grad else x.detach().requires_grad_() for x in tensors]
         return torch.autograd.grad(function(*inputs), inputs, grads, create_graph=True)
+
+
+def _in_float32(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """Compute bfloat16 and float16 in float32 and round once, as the kernels do."""
+    dtype = arguments[0].dtype
+    if dtype not in (torch.bfloat16, torch.float16):
+        return function(*arguments)
+    outputs = function(*(x.float() if isinstance(x, Tensor) and x.dtype == dtype else x for x in arguments))
+    return outputs.to(dtype) if isinstance(outputs, Tensor) else tuple(y.to(dtype) for y in outputs)
 
 
 def _overload(namespace: str, name: str) -> Any:

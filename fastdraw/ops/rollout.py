@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import dispatch, reference
+from .. import reference
 from ..checks import check_counts, check_tensors, check_window_options
-from ..reference.rollout import REFERENCE_STEP, DrawOutput, DrawTrace, DrawWeights, Options, StepOps
+from ..reference.rollout import DrawOutput, DrawTrace, DrawWeights, Options, StepOps
 from . import autocast
 from .attention import _additive_attention
 from .glimpse import draw_read, glimpse_write
@@ -85,7 +85,7 @@ def draw_rollout(
         n_write=n_write,
         steps=steps,
         trace=trace,
-        step_ops=_step_ops(),
+        step_ops=_STEP,
         **options,
     )
 
@@ -127,13 +127,9 @@ def draw_generate(
         steps=steps,
         frames=frames,
         trace=trace,
-        step_ops=_step_ops(),
+        step_ops=_STEP,
         **options,
     )
-
-
-def _step_ops() -> StepOps:
-    return REFERENCE_STEP if dispatch.forced() == "reference" else _STEP
 
 
 def _check_options(op: str, options: dict[str, Any]) -> None:
@@ -177,7 +173,11 @@ def _check(
     pixels = sizes["C"] * sizes["H"] * sizes["W"]
     widths = {
         "dec_ih": ("F", sizes["Z"] + sizes["D"], "Z + D"),
-        "patch": ("P", pixels if n_write is None else sizes["C"] * n_write**2, "C n_write^2, or C H W without attention"),
+        "patch": (
+            "P",
+            pixels if n_write is None else sizes["C"] * n_write**2,
+            "C n_write^2, or C H W without attention",
+        ),
     }
     if image is not None:
         glimpse = 2 * (pixels if n_read is None else sizes["C"] * n_read**2)

@@ -26,14 +26,16 @@ def window_geometry(window: Tensor, n: int, size: tuple[int, int], *, stride: st
     """Turn raw windows (..., 5) into pixels."""
     height, width = size
     gx_raw, gy_raw, log_sigma2, log_delta, log_gamma = window.unbind(-1)
-    gx = (width + 1) / 2 * (gx_raw.clamp(-MAX_CENTRE, MAX_CENTRE) + 1) - 1
-    gy = (height + 1) / 2 * (gy_raw.clamp(-MAX_CENTRE, MAX_CENTRE) + 1) - 1
+    largest = torch.finfo(window.dtype).max
+    max_centre = min(MAX_CENTRE, largest)
+    gx = (width + 1) / 2 * (gx_raw.clamp(-max_centre, max_centre) + 1) - 1
+    gy = (height + 1) / 2 * (gy_raw.clamp(-max_centre, max_centre) + 1) - 1
     extent_x, extent_y = (width, height) if stride == "per_axis" else (max(size), max(size))
     delta = log_delta.clamp(-MAX_LOG, MAX_LOG).exp()
     steps = max(n - 1, 1)  # with n = 1 the spacing is multiplied by 0
     delta_x, delta_y = (extent_x - 1) / steps * delta, (extent_y - 1) / steps * delta
     sigma = (log_sigma2.clamp(-MAX_LOG, MAX_LOG) / 2).exp()
-    gamma = log_gamma.clamp(-MAX_LOG, MAX_LOG).exp().clamp(max=torch.finfo(window.dtype).max)
+    gamma = log_gamma.clamp(-MAX_LOG, MAX_LOG).exp().clamp(max=largest)
     return Geometry(gx, gy, delta_x, delta_y, sigma, gamma)
 
 

@@ -3,7 +3,9 @@
 from torch import Tensor
 
 
-def gaussian_kl(mu_q: Tensor, log_sigma_q: Tensor, mu_p: Tensor | None = None, log_sigma_p: Tensor | None = None) -> Tensor:
+def gaussian_kl(
+    mu_q: Tensor, log_sigma_q: Tensor, mu_p: Tensor | None = None, log_sigma_p: Tensor | None = None
+) -> Tensor:
     """KL(q || p) in nats, (B,), summed over all but the batch; p is N(0, I) unless given."""
     if mu_p is None or log_sigma_p is None:
         per_unit = mu_q**2 + (2 * log_sigma_q).exp() - 2 * log_sigma_q - 1
