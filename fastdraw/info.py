@@ -1,8 +1,9 @@
 """What is installed, and which backend serves each op here: `python -m fastdraw.info`."""
 
+import argparse
 import importlib.metadata
 import platform
-import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -57,10 +58,21 @@ def _backends() -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Print the report."""
-    print(report())
+def table() -> str:
+    """Which backends have kernels for which op, in Markdown, whatever can run here."""
+    lines = ["| op | " + " | ".join(dispatch.BACKENDS) + " |", "|---|" + "---|" * len(dispatch.BACKENDS)]
+    for op in ops.TABLE:
+        marks = ("yes" if name in {*op.backends, "reference"} else "" for name in dispatch.BACKENDS)
+        lines.append(f"| `{op.name}` | {' | '.join(marks)} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the report, or with --table the table of kernels that the README shows."""
+    parser = argparse.ArgumentParser(prog="fastdraw info", description="Show versions, devices and what can run here.")
+    parser.add_argument("--table", action="store_true", help="print which backends have kernels for which op, in Markdown")
+    print(table() if parser.parse_args(argv).table else report())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

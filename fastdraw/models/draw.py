@@ -1,6 +1,7 @@
 """seqDRAW: conditional DRAW over a sequence of digits (paper 000)."""
 
-from typing import Literal, cast
+import math
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,20 +30,19 @@ class SeqDrawConfig(BaseModel):
     width: int = Field(64, ge=1, description="of the image in pixels")
     channels: int = Field(1, ge=1, description="of the image")
     stride: Literal["max", "per_axis"] = Field("max", description="spacing of the filters: DRAW's, or one for each axis")
-    init_std: float = Field(0.01, gt=0, description="standard deviation of the initial weights")
 
 
 class SeqDraw(nn.Module):
     """Encodes and draws images of digit sequences.
 
-    The label vector of an item is its digit and its position from the left, both one-hot. All states start from learned values:
+    Weights start normal with variance 1 / fan-in. The label vector of an item is its digit and its position from the left, both one-hot. All states start from learned values:
     h0 at 0, and the canvas at `canvas0`, which `set_canvas` can start from the mean of the data.
     """
 
     def __init__(self, config: SeqDrawConfig):
         super().__init__()
         self.config = config
-        units, latent, pixels = config.hidden, config.latent, config.channels * config.height * config.width
+        units, latent = config.hidden, config.latent
         label = DIGITS + config.positions
         glimpse, patch = 2 * config.channels * config.n_read**2, config.channels * config.n_write**2
         shapes = {
@@ -70,11 +70,13 @@ class SeqDraw(nn.Module):
             "h0_dec": (units,),
             "canvas0": (config.channels, config.height, config.width),
         }
-        assert pixels > 0 and tuple(shapes) == DrawWeights._fields
-        for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
-            if (len(shape) == 2) or name == "align_v":
-                nn.init.normal_(self.get_parameter(name), std=config.init_std)
+        for name in DrawWeights._fields:
+            weight = nn.Parameter(torch.zeros(shapes[name]))
+            if weight.dim() == 2 or name == "align_v":
+                # Windows and Gaussians start close to the same for all images, near the whole image and N(0, I).
+                scale = 0.1 if name in ("posterior", "prior", "read_window", "write_window") else 1.0
+                nn.init.normal_(weight, std=scale / math.sqrt(weight.shape[-1]))
+            self.register_parameter(name, weight)
 
     @property
     def weights(self) -> DrawWeights:
