@@ -1,4 +1,4 @@
-"""The LSTM kernels, called without the op layer: on a GPU both floors, without one the Triton floor in its interpreter.
+"""The LSTM kernels, called without the op layer: on a GPU as they are, else in Triton's interpreter and on the host.
 
 `test_interpreter.py` runs this file with TRITON_INTERPRET=1.
 """
@@ -10,10 +10,13 @@ import torch
 
 from fastdraw import reference
 from fastdraw.kernels import lstm
+from fastdraw.kernels.compile import nvcc
+
+from .cuda_on_host import lstm_launchers
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
-FLOORS = ["triton"] if INTERPRETED else ["triton", "cuda"]
+FLOORS = ["triton", "cuda-on-host"] if INTERPRETED else ["triton", "cuda"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # Around the 512 samples of a one-unit tile and the 8 x 64 of a wide one; 400 is paper 000's size.
 SIZES = [(0, 5), (1, 1), (511, 1), (512, 1), (513, 1), (7, 64), (8, 63), (9, 65), (3, 129), (5, 400)]
@@ -26,11 +29,20 @@ if not INTERPRETED:
     ]
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cuda-on-host")
+
+
 @pytest.fixture(params=FLOORS)
-def launch(request):
+def launch(request, folder):
     """The pair (forward, backward) of a floor."""
     if request.param == "triton":
         return lstm.lstm_gates, lstm.lstm_gates_bwd
+    if request.param == "cuda-on-host":
+        if nvcc() is None:
+            pytest.skip("no CUDA toolkit, whose headers the kernels include")
+        return lstm_launchers(folder)
     return torch.ops.fastdraw.lstm_gates, torch.ops.fastdraw.lstm_gates_bwd
 
 
@@ -75,13 +87,19 @@ def test_lstm_gates_matches_reference(launch, B, U, dtype):
     assert_close(launch, *inputs(B, U, dtype))
 
 
-def test_lstm_gates_strided_inputs(launch):
-    B, U = 9, 12
-    dh, dc_next, gates, c = inputs(B, U, torch.float32)
-    wide = torch.full((B, 6 * U + 1), NAN, device=DEVICE)
-    wide[:, U + 1 : 5 * U + 1] = gates  # rows apart, and off the 16-byte boundary
-    repeated = dh[:1].expand(B, U)  # one row for all, as the gradient of a sum is
-    assert_close(launch, repeated, dc_next.t().contiguous().t(), wide[:, U + 1 : 5 * U + 1], c.flip(0)[:, ::1])
+def test_lstm_gates_rows_apart(launch):
+    padded = []
+    for pad, x in enumerate(inputs(9, 12, torch.float32), start=1):
+        wide = torch.full((9, x.shape[1] + 2 * pad), NAN, device=DEVICE)
+        wide[:, pad:-pad] = x
+        padded.append(wide[:, pad:-pad])
+    assert_close(launch, *padded)
+
+
+def test_lstm_gates_transposed_and_repeated_inputs(launch):
+    dh, dc_next, gates, c = inputs(9, 12, torch.float32)
+    repeated = dh[:1].expand(9, 12)  # one row for all, as the gradient of a sum is
+    assert_close(launch, repeated, *(x.t().contiguous().t() for x in (dc_next, gates, c)))
 
 
 def test_lstm_gates_unaligned_inputs(launch):
@@ -119,7 +137,7 @@ def test_tanh_is_right_to_rounding(launch, dtype):
     open_, shut = torch.full_like(g, INF), torch.full_like(g, -INF)
     _, c_next = launch[0](torch.cat([open_, shut, g, open_])[None], torch.ones_like(g)[None])
     right = g.double().tanh()
-    assert ((c_next[0] - right).abs() <= 3 * torch.finfo(dtype).eps * right.abs()).all()
+    assert ((c_next[0] - right).abs() <= 4 * torch.finfo(dtype).eps * right.abs()).all()
 
 
 def test_slopes_keep_their_digits_in_the_tails(launch):
