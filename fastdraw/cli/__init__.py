@@ -1,0 +1,51 @@
+"""The command line: fastdraw COMMAND. A user's mistake ends as one line on stderr, status 1 (of usage: 2)."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fastdraw.cli.arguments import Parser, UsageError
+from fastdraw.errors import FastdrawError
+
+COMMANDS = {
+    "train": "train a model by a preset or by settings",
+    "resume": "go on with a run that was stopped",
+    "sample": "draw digits with a trained model",
+    "reconstruct": "show test images beside what the model makes of them",
+    "evaluate": "measure the test bound and how well the drawn digits can be read",
+    "demo": "train on the digits in this package, draw and test, in a few minutes",
+    "info": "show versions, devices and what can run here",
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        parser = Parser(
+            prog="fastdraw",
+            description="Recurrent attention models that draw digits.",
+            epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, text in COMMANDS.items()),
+        )
+        parser.add_argument(
+            "command", metavar="COMMAND", choices=COMMANDS, help="one of those below; COMMAND --help says more"
+        )
+        # Everything after the command is the command's own.
+        command = parser.parse_args(argv[:1]).command
+        importlib.import_module(f"fastdraw.cli.{command}").main(argv[1:])
+    except UsageError as error:
+        return _fail(error, 2)
+    except FastdrawError as error:
+        return _fail(error, 1)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error, 1)
+    except KeyboardInterrupt as stop:
+        print(f"fastdraw: {stop if stop.args else 'stopped'}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _fail(error: object, status: int) -> int:
+    print(f"fastdraw: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status

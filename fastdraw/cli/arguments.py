@@ -1,0 +1,97 @@
+"""Arguments that several commands share, among them one for every setting of a run."""
+
+import argparse
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+
+from fastdraw.errors import FastdrawError
+
+if TYPE_CHECKING:
+    from fastdraw.training import Settings
+
+
+class UsageError(FastdrawError):
+    """Arguments that do not fit the command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes exact names only, keeps the line breaks of its epilog, and raises a UsageError instead of leaving."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parse_settings_arguments(
+    parser: Parser, argv: Sequence[str], preset: str | None
+) -> tuple[argparse.Namespace, "Settings"]:
+    """Add an argument for every setting, with the value that it has in the preset as the default, and parse argv.
+
+    Returns:
+        what the parser's own arguments say, and the settings.
+    Raises:
+        UsageError: an unknown or incomplete argument.
+        FastdrawError: no such preset, or a value out of its range.
+    """
+    from fastdraw.training import resolve
+    from fastdraw.training.settings import fields
+
+    defaults = resolve(preset)
+    group = parser.add_argument_group("settings", f"defaults of {f'the preset {preset}' if preset else 'fastdraw'}")
+    for name, field in fields().items():
+        value: Any = defaults
+        for part in name.split("."):
+            value = getattr(value, part)
+        # The two that every user of the full data needs are spelled as other programs spell them.
+        flag = name.removeprefix("data.") if name in ("data.root", "data.download") else name
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else value
+        help_text = f"{field.description or flag.rpartition('.')[2]} (default: {shown})".replace("%", "%%")
+        group.add_argument(
+            f"--{flag.replace('_', '-')}",
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=help_text,
+            **_kind(field.annotation),
+        )
+    args = parser.parse_args(argv)
+    overrides = {name: value for name, value in vars(args).items() if name in fields()}
+    return args, resolve(preset, overrides)
+
+
+def run_argument(parser: Parser) -> None:
+    """Add the folder of a run."""
+    parser.add_argument("run", metavar="RUN", type=Path, help="the --out folder of fastdraw train or fastdraw demo")
+
+
+def root_argument(parser: Parser) -> None:
+    """Add the folder of the data."""
+    parser.add_argument("--root", metavar="DIR", type=Path, help="folder that holds MNIST/raw/ (default: the run's)")
+
+
+def device_argument(parser: Parser) -> None:
+    """Add the device."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+
+
+def count(text: str) -> int:
+    """Parse a number of things, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _kind(annotation: Any) -> dict[str, Any]:
+    if annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(annotation) is tuple:
+        return {"nargs": len(get_args(annotation)), "metavar": get_args(annotation)[0].__name__.upper()}
+    if get_origin(annotation) is Literal:
+        return {"metavar": "{" + ",".join(get_args(annotation)) + "}"}
+    if isinstance(annotation, types.UnionType):
+        annotation = get_args(annotation)[0]
+    return {"metavar": "DIR" if annotation is Path else annotation.__name__.upper()}

@@ -1,0 +1,52 @@
+"""fastdraw sample"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastdraw.cli.arguments import Parser, count, device_argument, run_argument
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draw digits and write samples.png, strip.png, generation.gif and attention.png."""
+    parser = Parser(
+        prog="fastdraw sample",
+        description="Draw digits with a trained model: samples.png, strip.png, generation.gif and attention.png.",
+        epilog="example:\n  fastdraw sample runs/seqdraw --digits 157 --count 8 --out pictures",
+    )
+    run_argument(parser)
+    parser.add_argument("--digits", required=True, help="what to draw, left to right, such as 157")
+    parser.add_argument("--count", metavar="INT", type=count, default=8, help="images to draw (default: %(default)s)")
+    parser.add_argument("--seed", metavar="INT", type=int, default=0, help="of the noise (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the pictures (default: RUN/samples/DIGITS)")
+    device_argument(parser)
+    args = parser.parse_args(argv)
+
+    import torch
+
+    from fastdraw.cli.drawing import draw_steps, parse_digits
+    from fastdraw.evaluation import attention_map, generation_gif, generation_strip, sample_grid
+    from fastdraw.training import load_model
+
+    asked = parse_digits(args.digits)
+    model, settings = load_model(args.run, args.device)
+    longest = settings.data.longest
+    if len(asked) > longest:
+        print(f"note: {args.run} was trained on images of up to {longest} digits; these {len(asked)} may be illegible")
+    digits = torch.tensor(asked).expand(args.count, -1)
+    drawing = draw_steps(model, digits, args.seed)
+
+    out: Path = args.out or args.run / "samples" / args.digits
+    out.mkdir(parents=True, exist_ok=True)
+    captions = [args.digits] * args.count
+    sample_grid(drawing.frames[-1], captions, out / "samples.png")
+    generation_strip(drawing.frames, out / "strip.png", captions=captions)
+    generation_gif(
+        drawing.frames,
+        drawing.windows,
+        settings.model.n_write,
+        settings.model.stride,
+        out / "generation.gif",
+        captions,
+    )
+    attention_map(drawing.attention[:, :1], digits[:1], drawing.frames[:, :1], out / "attention.png")
+    print(f"wrote samples.png, strip.png, generation.gif and attention.png to {out}")

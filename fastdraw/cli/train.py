@@ -1,0 +1,30 @@
+"""fastdraw train"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastdraw.cli.arguments import Parser, parse_settings_arguments
+
+EXAMPLES = """examples:
+  fastdraw train --preset seqdraw-mnist --root mnist --download --out runs/seqdraw
+  fastdraw train --preset demo --model.hidden 128 --steps 500 --out runs/small"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train a model from the start."""
+    first = Parser(prog="fastdraw train", add_help=False)
+    first.add_argument("--preset", metavar="NAME")
+    preset = first.parse_known_args(argv)[0].preset
+
+    parser = Parser(
+        prog="fastdraw train",
+        description="Train a model by a preset, by settings, or by a preset and settings that change it.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--preset", metavar="NAME", help="settings to start from (default: none)")
+    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder for the run")
+    args, settings = parse_settings_arguments(parser, argv, preset)
+
+    from fastdraw.training import train
+
+    train(settings, args.out)

@@ -1,0 +1,1 @@
+"""Presets: files of settings, each named after what it reproduces."""

@@ -1,0 +1,108 @@
+"""The folder of a run: its settings, its one checkpoint and its metrics."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fastdraw.errors import FastdrawError
+from fastdraw.training.files import write_atomically
+from fastdraw.training.settings import Settings, parse_settings
+
+
+class Run:
+    """RUN/settings.json, checkpoint.safetensors, metrics.jsonl and tensorboard/."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings_path = folder / "settings.json"
+        self.checkpoint_path = folder / "checkpoint.safetensors"
+        self.metrics_path = folder / "metrics.jsonl"
+        self.tensorboard_path = folder / "tensorboard"
+
+    @classmethod
+    def create(cls, folder: Path) -> "Run":
+        """A new run; nothing is written before its settings are saved.
+
+        Raises:
+            FastdrawError: the folder already holds a run.
+        """
+        run = cls(folder)
+        if any(path.exists() for path in (run.settings_path, run.checkpoint_path, run.metrics_path)):
+            raise FastdrawError(
+                f"{folder} already holds a run: go on with fastdraw resume {folder}, or give another --out"
+            )
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Find a run that exists.
+
+        Raises:
+            FastdrawError: there is no such folder, or it holds no run.
+        """
+        run = cls(folder)
+        if not run.settings_path.is_file():
+            what = "holds no settings.json" if folder.is_dir() else "is no folder"
+            raise FastdrawError(f"{folder} {what}: expected the --out folder of fastdraw train")
+        return run
+
+    def settings(self) -> Settings:
+        """Read the settings.
+
+        Raises:
+            FastdrawError: settings.json cannot be read or is not valid.
+        """
+        try:
+            return parse_settings(self.settings_path.read_text("utf-8"))
+        except (FastdrawError, UnicodeDecodeError, OSError) as error:
+            raise FastdrawError(f"{self.settings_path}: {error}") from None
+
+    def save_settings(self, settings: Settings) -> None:
+        """Write the settings, atomically, and make the folder first where it is missing.
+
+        Raises:
+            FastdrawError: the folder cannot be made or written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FastdrawError(f"cannot make the folder {self.folder}: {error.strerror}") from error
+        write_atomically(self.settings_path, (settings.model_dump_json(indent=2) + "\n").encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl up to the first that is not whole: a killed run may end in half a row."""
+        rows: list[dict[str, Any]] = []
+        if self.metrics_path.exists():
+            for line in self.metrics_path.read_text("utf-8", errors="replace").splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows
+
+
+class MetricsFile:
+    """metrics.jsonl, open for more rows after those up to `step`; later ones, of steps to be taken again, are dropped.
+
+    A row: step, split ("train" or "test"), loss, nll, kl (nats per image), grad_norm, lr (both null for test), seconds.
+    """
+
+    def __init__(self, run: Run, step: int) -> None:
+        kept = [row for row in run.metrics() if row["step"] <= step]
+        self.seconds: float = kept[-1]["seconds"] if kept else 0.0
+        write_atomically(run.metrics_path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._file = run.metrics_path.open("a", encoding="utf-8")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row; it is in the file when this returns."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk, so that no checkpoint is newer than its rows."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

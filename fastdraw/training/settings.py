@@ -1,0 +1,171 @@
+"""Settings of a training run, and the presets: files that hold only what differs from the defaults."""
+
+import sys
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fastdraw.errors import FastdrawError
+from fastdraw.models import SeqDrawConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRESETS = resources.files("fastdraw.presets")
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+MNIST_SIZE = {"height": 32, "width": 64, "channels": 1}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSettings(_Section):
+    """Where the digits come from, and how many stand in an image."""
+
+    root: Path | None = Field(None, description="folder that holds MNIST/raw/; none: the sample inside the package")
+    download: bool = Field(False, description="fetch MNIST into the root first where it is missing")
+    lengths: tuple[float, float, float, float] = Field(
+        (0.25, 0.25, 0.25, 0.25), description="weights of images with 1, 2, 3 and 4 digits"
+    )
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: Path | None) -> Path | None:
+        # A run is resumed from any folder.
+        return root and root.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataSettings":
+        if min(self.lengths) < 0 or not any(self.lengths):
+            raise ValueError("lengths must be weights >= 0 that are not all 0")
+        if self.download and self.root is None:
+            raise ValueError("download needs a folder to put MNIST into: give it as --root DIR")
+        return self
+
+    @property
+    def longest(self) -> int:
+        """Digits in the longest image that is trained on."""
+        return max(length for length, weight in enumerate(self.lengths, 1) if weight > 0)
+
+    def at(self, root: Path | None) -> "DataSettings":
+        """The same settings with the digits at another place; None: no change."""
+        return self if root is None else self.model_copy(update={"root": root})
+
+
+class OptimiserSettings(_Section):
+    """Adam, its learning rate over time, and the average of the weights."""
+
+    lr: float = Field(3e-4, gt=0, lt=1, description="highest learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of Adam's two moments")
+    clip: float = Field(10.0, gt=0, description="largest global norm of the gradient")
+    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that draw and are tested; 0: none")
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimiserSettings":
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must lie in [0, 1)")
+        return self
+
+
+class Settings(_Section):
+    """All that determines a training run."""
+
+    model: SeqDrawConfig = Field(default_factory=SeqDrawConfig)
+    data: DataSettings = Field(default_factory=DataSettings)
+    optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
+    steps: int = Field(100_000, ge=1, description="training steps in all")
+    batch_size: int = Field(100, ge=1, description="images in a batch")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the weights, the batches and the noise")
+    log_every: int = Field(10, ge=1, description="steps between two rows of training metrics")
+    evaluate_every: int = Field(1000, ge=1, description="steps between two measurements of the test bound")
+    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    test_batches: int = Field(10, ge=1, description="test batches in a measurement")
+    device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(None, ge=1, description="CPU threads; none: PyTorch's choice")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        for name, size in MNIST_SIZE.items():
+            if getattr(self.model, name) != size:
+                raise ValueError(f"model.{name} must be {size}, the {name} of the digit images")
+        if self.data.longest > self.model.positions:
+            raise ValueError(f"model.positions must be at least {self.data.longest}, the digits of the longest image")
+        return self
+
+    def with_steps(self, steps: int) -> "Settings":
+        """The same settings with another number of steps.
+
+        Raises:
+            FastdrawError: steps < 1.
+        """
+        return parse_settings(self.model_dump() | {"steps": steps})
+
+
+def preset_names() -> list[str]:
+    """The names that `resolve` knows."""
+    return sorted(file.name.removesuffix(".toml") for file in PRESETS.iterdir() if file.name.endswith(".toml"))
+
+
+def resolve(preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Lay a preset and then overrides over the defaults.
+
+    Args:
+        preset: a name from `preset_names`; None: the defaults alone.
+        overrides: values by dotted name, such as {"model.hidden": 256}; text is read as the setting's type.
+    Raises:
+        FastdrawError: no such preset, no such setting, or a value out of its range.
+    """
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in preset_names():
+            raise FastdrawError(f"no preset {preset!r}: expected one of {', '.join(preset_names())}")
+        values = tomllib.loads((PRESETS / f"{preset}.toml").read_text("utf-8"))
+    for name, value in (overrides or {}).items():
+        section = values
+        *path, key = name.split(".")
+        for part in path:
+            section = section.setdefault(part, {})
+        section[key] = value
+    return parse_settings(values)
+
+
+def parse_settings(values: Mapping[str, Any] | str) -> Settings:
+    """Validate nested values, or their JSON text; what is missing takes its default.
+
+    Raises:
+        FastdrawError: in one line, what is wrong first.
+    """
+    try:
+        return Settings.model_validate_json(values) if isinstance(values, str) else Settings.model_validate(values)
+    except ValidationError as error:
+        raise FastdrawError(_one_line(error)) from None
+
+
+def fields(section: type[BaseModel] = Settings) -> dict[str, Any]:
+    """Every setting's pydantic field by its dotted name."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= {f"{name}.{inner}": value for inner, value in fields(field.annotation).items()}
+        else:
+            found[name] = field
+    return found
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"no setting {name!r}: expected one of {', '.join(fields())}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"settings: {message}"
+    return f"setting {name}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,101 @@
+"""What a run changes as it goes: weights, their average, Adam's moments, random generators and the step."""
+
+import math
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fastdraw.models import SeqDraw
+from fastdraw.training.checkpoint import Layout, check_layout, read_checkpoint
+from fastdraw.training.settings import OptimiserSettings, Settings
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class TrainingState:
+    """The state after `step` steps; batches and learning rate are functions of the step, which is all their state."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        torch.manual_seed(settings.seed)
+        self.step = 0
+        self.model = SeqDraw(settings.model).to(device)
+        self.optimiser = torch.optim.Adam(
+            self.model.parameters(), lr=settings.optimiser.lr, betas=settings.optimiser.betas
+        )
+        self.average: AveragedModel | None = None
+        if settings.optimiser.ema:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.optimiser.ema))
+        # On the CPU, so that a checkpoint goes on with the same noise on any device; not the stream of the weights.
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**32, ())))
+
+    @property
+    def evaluated(self) -> SeqDraw:
+        """The model that is tested and drawn from: the averaged weights where there are any."""
+        return cast(SeqDraw, self.average.module) if self.average is not None else self.model
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint holds, by name, at least one step after the start."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            moments = self.optimiser.state[parameter]
+            tensors |= {f"adam.{name}.{key}": moments[key] for key in ("step", *MOMENTS)}
+        return tensors | {
+            "random.torch": torch.get_rng_state(),
+            "random.noise": self.generator.get_state(),
+            "step": torch.tensor(self.step),
+        }
+
+    def restore(self, path: Path) -> None:
+        """Take over a checkpoint of the same settings, all or nothing.
+
+        Raises:
+            FastdrawError: the file is missing, damaged or of other settings; the state is unchanged.
+        """
+        tensors = read_checkpoint(path)
+        check_layout(path, tensors, self._layout())
+        self.model.load_state_dict(_under("model.", tensors))
+        if self.average is not None:
+            self.average.load_state_dict(_under("average.", tensors))
+        moments = {
+            index: {key: tensors[f"adam.{name}.{key}"] for key in ("step", *MOMENTS)}
+            for index, (name, _) in enumerate(self.model.named_parameters())
+        }
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        torch.set_rng_state(tensors["random.torch"])
+        self.generator.set_state(tensors["random.noise"])
+        self.step = int(tensors["step"])
+
+    def _layout(self) -> Layout:
+        scalar, number = (torch.float32, ()), (torch.int64, ())
+        layout: Layout = {f"model.{name}": _kind(tensor) for name, tensor in self.model.state_dict().items()}
+        if self.average is not None:
+            layout |= {f"average.{name}": _kind(tensor) for name, tensor in self.average.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            layout |= {f"adam.{name}.step": scalar} | {f"adam.{name}.{key}": _kind(parameter) for key in MOMENTS}
+        return layout | {
+            "random.torch": _kind(torch.get_rng_state()),
+            "random.noise": _kind(self.generator.get_state()),
+            "step": number,
+        }
+
+
+def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
+    """The rate of step number `step` (from 0) of `steps`: a line up over the warm-up, then a half cosine down to 0."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    return settings.lr * (1 + math.cos(math.pi * (step - settings.warmup) / (steps - settings.warmup))) / 2
+
+
+def _kind(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...]]:
+    return tensor.dtype, tuple(tensor.shape)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
