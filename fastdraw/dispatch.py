@@ -68,7 +68,7 @@ def refusal(name: str, op: str, kernels: Collection[str], device: str, dtype: st
         return f"{op} has no {name} kernel"
     if name == "triton":
         if device == "cpu" and dtype == "bfloat16":
-            return "Triton's interpreter does not know bfloat16"
+            return "Triton's interpreter rounds bfloat16 toward zero"
         return triton_refusals.get(device, f"the tensors are on {device}")
     if device != name:
         return f"the tensors are on {device}"
