@@ -71,9 +71,12 @@ def _train(settings: "Settings", out: Path) -> None:
     from fastdraw.training import Run, resume, train
 
     run = Run(out)
-    if not run.settings_path.exists():
-        train(settings, out)
-    elif run.settings() == settings:
-        resume(out)
-    else:
-        raise FastdrawError(f"{out} holds a run of other settings: give another --out")
+    try:
+        if not run.settings_path.exists():
+            train(settings, out)
+        elif run.settings() == settings:
+            resume(out)
+        else:
+            raise FastdrawError(f"{out} holds a run of other settings: give another --out")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped: the same command goes on from here") from None

@@ -27,4 +27,5 @@ def main(argv: Sequence[str]) -> None:
 
     from fastdraw.training import train
 
+    print(f"settings: {settings.model_dump_json()}")
     train(settings, args.out)

@@ -36,9 +36,9 @@ def train(settings: Settings, folder: Path) -> None:
         KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
     """
     run = Run.create(folder)
-    state, digits = _state(settings), _train_digits(settings)
+    state, digits = _state(settings), _digits(settings)
     run.save_settings(settings)
-    _loop(run, settings, state, digits)
+    _loop(run, settings, state, *digits)
 
 
 def resume(folder: Path, steps: int | None = None) -> None:
@@ -59,9 +59,9 @@ def resume(folder: Path, steps: int | None = None) -> None:
     if settings.steps == state.step:
         print(f"{folder} has taken all its {state.step} steps: to train on, give more --steps")
         return
-    digits = _train_digits(settings)
+    digits = _digits(settings)
     run.save_settings(settings)
-    _loop(run, settings, state, digits)
+    _loop(run, settings, state, *digits)
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[SeqDraw, Settings]:
@@ -103,18 +103,20 @@ def _state(settings: Settings) -> TrainingState:
     return TrainingState(settings, pick_device(settings.device))
 
 
-def _train_digits(settings: Settings) -> MultiDigits:
+def _digits(settings: Settings) -> tuple[MultiDigits, MultiDigits]:
+    """The images to train on, and those to test on."""
     cells = load_cells(settings.data.root, "train", settings.data.download)
-    return MultiDigits(cells, settings.data.lengths, settings.batch_size, settings.seed)
+    digits = MultiDigits(cells, settings.data.lengths, settings.batch_size, settings.seed)
+    return digits, held_out_digits(settings.data, settings.batch_size)
 
 
-def _loop(run: Run, settings: Settings, state: TrainingState, digits: MultiDigits) -> None:
-    held_out = held_out_digits(settings.data, settings.batch_size)
+def _loop(run: Run, settings: Settings, state: TrainingState, digits: MultiDigits, held_out: MultiDigits) -> None:
     model, parameters = state.model, list(state.model.parameters())
     if state.step == 0:
         model.set_canvas(digits.mean_image())
     start = time.monotonic()
     with (
+        _write_errors(run),
         closing(MetricsFile(run, state.step)) as metrics,
         closing(SummaryWriter(str(run.tensorboard_path), purge_step=state.step + 1)) as board,
         tqdm(total=settings.steps, initial=state.step, unit="step", disable=None) as bar,
@@ -173,6 +175,23 @@ def _samples(model: SeqDraw, digits: MultiDigits) -> Tensor:
     noise = model.noise(count, length, torch.Generator().manual_seed(0))
     canvas = cast(Tensor, model.sample(labels.to(noise.device), lengths.to(noise.device), noise))
     return canvas.sigmoid()
+
+
+@contextmanager
+def _write_errors(run: Run) -> Iterator[None]:
+    """Say where a write failed and how to go on."""
+    previous = threading.excepthook
+    # TensorBoard's thread prints its error and hands it to this thread, where it is told once and in one line.
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else previous(args)
+    try:
+        yield
+    except OSError as error:
+        raise FastdrawError(
+            f"cannot write to {run.folder}: {error.strerror}; the last checkpoint is whole: make room, "
+            f"then fastdraw resume {run.folder}"
+        ) from error
+    finally:
+        threading.excepthook = previous
 
 
 @contextmanager

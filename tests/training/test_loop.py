@@ -1,0 +1,215 @@
+"""The loop: runs that are killed, stopped, out of disk or out of numbers, and what they leave."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastdraw.errors import FastdrawError
+from fastdraw.training import Run, loop, resume, train
+from fastdraw.training.checkpoint import read_checkpoint
+from tests.training.tiny import files, tiny, tiny_arguments
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def assert_same_end(actual: Path, expected: Path) -> None:
+    tensors, others = (read_checkpoint(Run.open(folder).checkpoint_path) for folder in (expected, actual))
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
+    assert rows(actual) == rows(expected)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastdraw.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    path, deadline = folder / "metrics.jsonl", time.monotonic() + 60
+    while not (path.exists() and f'"step": {step},' in path.read_text()):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_run_killed_twice_ends_as_an_undisturbed_run(tmp_path: Path) -> None:
+    steps = 150
+    train(tiny(steps=steps), tmp_path / "undisturbed")
+    first, second = sorted(random.SystemRandom().sample(range(10, steps - 10), 2))
+    killed = tmp_path / "killed"
+    with started("train", *tiny_arguments(steps=steps), "--out", str(killed)) as process:
+        wait_for_step(killed, first, process)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (first, second)
+    with started("resume", str(killed)) as process:
+        wait_for_step(killed, second, process)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (first, second)
+    resume(killed)
+    assert_same_end(killed, tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_crash_around_every_write_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, after: bool
+) -> None:
+    settings = tiny(steps=3, checkpoint_every=2)
+    owner: Any = os if call == "fsync" else Path
+    real, calls = getattr(owner, call), 0
+
+    def crash_at(number: int) -> None:
+        nonlocal calls
+        calls = 0
+
+        def patched(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number and not after:
+                raise Crash
+            result = real(*args)
+            if calls == number:
+                raise Crash
+            return result
+
+        monkeypatch.setattr(owner, call, patched)
+
+    crash_at(0)
+    train(settings, tmp_path / "undisturbed")
+    total = calls
+    assert total >= 4
+    for number in range(1, total + 1):
+        folder = tmp_path / str(number)
+        crash_at(number)
+        with pytest.raises(Crash):
+            train(settings, folder)
+        crash_at(0)
+        if (folder / "settings.json").exists():
+            resume(folder)
+        else:
+            train(settings, folder)
+        assert_same_end(folder, tmp_path / "undisturbed")
+        assert not list(folder.glob(".*"))
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started("train", *tiny_arguments(steps=100_000, checkpoint_every=100_000), "--out", str(folder)) as process:
+        wait_for_step(folder, 7, process)
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    step = int(read_checkpoint(folder / "checkpoint.safetensors")["step"])
+    assert step >= 7
+    assert message == f"fastdraw: stopped at step {step}: go on with fastdraw resume {folder}\n"
+    assert rows(folder)[-1]["step"] == step
+
+
+def test_resume_with_more_steps_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(tiny(steps=4), folder)
+    old = files(folder)["checkpoint.safetensors"]
+    resume(folder, steps=6)
+    assert files(folder)["checkpoint.safetensors"] != old
+    assert Run.open(folder).settings().steps == 6
+    assert [row["step"] for row in rows(folder) if row["split"] == "train"] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(FastdrawError, match="is at step 6 already"):
+        resume(folder, steps=5)
+
+
+def test_resume_of_a_complete_run_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    train(tiny(steps=3), folder)
+    before = files(folder)
+    resume(folder)
+    assert files(folder) == before
+    assert "has taken all its 3 steps" in capsys.readouterr().out
+
+
+def test_resume_drops_half_a_row_and_rows_after_the_checkpoint(tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "undisturbed")
+    train(tiny(steps=4, optimiser__schedule="constant"), tmp_path / "constant")
+    folder = tmp_path / "run"
+    train(tiny(optimiser__schedule="constant"), folder)
+    expected = rows(folder)
+    checkpoint = (tmp_path / "constant" / "checkpoint.safetensors").read_bytes()
+    (folder / "checkpoint.safetensors").write_bytes(checkpoint)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 13, "spl')
+    resume(folder)
+    assert rows(folder) == expected
+
+
+def test_training_lowers_the_test_bound_and_logs_both_splits(tmp_path: Path) -> None:
+    train(tiny(steps=40, evaluate_every=20, test_batches=4, batch_size=16, data__lengths=(1, 0, 0, 0)), tmp_path)
+    train_rows = [row for row in rows(tmp_path) if row["split"] == "train"]
+    test_rows = [row for row in rows(tmp_path) if row["split"] == "test"]
+    assert [row["step"] for row in train_rows] == list(range(1, 41))
+    assert [row["step"] for row in test_rows] == [20, 40]
+    assert all(row["loss"] == row["nll"] + row["kl"] for row in train_rows + test_rows)
+    assert test_rows[1]["loss"] < test_rows[0]["loss"] - 0.1
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, saved = loop.nll_and_kl, {}
+
+    def broken(model: Any, batch: Any, generator: torch.Generator) -> torch.Tensor:
+        terms = real(model, batch, generator)
+        saved["steps"] = saved.get("steps", 0) + 1
+        return terms * float("nan") if saved["steps"] == 7 else terms
+
+    monkeypatch.setattr(loop, "nll_and_kl", broken)
+    with pytest.raises(FastdrawError, match=r"at step 7, batch 6: not finite; the last checkpoint is kept"):
+        train(tiny(), tmp_path)
+    tensors = read_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert tensors["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("limit", [300, 1500, 100_000], ids=["settings", "metrics", "checkpoint"])
+def test_full_disk_leaves_the_old_files_whole(tmp_path: Path, limit: int) -> None:
+    folder = tmp_path / "run"
+    train(tiny(steps=4), folder)
+    before = files(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(FastdrawError, match=r"^cannot write [^\n]*File too large[^\n]*$"):
+            resume(folder, steps=40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    after = files(folder)
+    assert after["checkpoint.safetensors"] == before["checkpoint.safetensors"]
+    assert not [name for name in after if name.startswith(".")]
+    resume(folder, steps=5)
+    assert [row["step"] for row in rows(folder) if row["split"] == "train"] == [1, 2, 3, 4, 5]

@@ -1,0 +1,93 @@
+"""Settings, presets, and the learning rate."""
+
+from typing import Any
+
+import pytest
+
+from fastdraw.errors import FastdrawError
+from fastdraw.training import preset_names, resolve
+from fastdraw.training.settings import PRESETS, fields, parse_settings
+from fastdraw.training.state import learning_rate
+from tests.training.tiny import tiny
+
+
+def test_seqdraw_mnist_is_table_one() -> None:
+    settings = resolve("seqdraw-mnist")
+    model = settings.model
+    assert (model.hidden, model.latent, model.steps_per_digit) == (400, 100, 10)
+    assert (model.n_read, model.n_write, model.align) == (8, 8, 512)
+    assert all(weight > 0 for weight in settings.data.lengths)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_has_its_head_and_no_default(name: str) -> None:
+    lines = (PRESETS / f"{name}.toml").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[:4]] == ["# reproduces", "# expected", "# cost", "# run"]
+    preset, defaults = resolve(name).model_dump(), resolve().model_dump()
+    settings = [line for line in lines if " = " in line and not line.startswith("#")]
+    differing = [key for key in _flat(defaults) if _flat(preset)[key] != _flat(defaults)[key]]
+    assert len(settings) == len(differing)
+
+
+def test_overrides_win_over_the_preset_and_text_is_parsed() -> None:
+    settings = resolve("demo", {"model.hidden": "32", "optimiser.lr": "1e-2", "data.lengths": ["0", "1", "0", "0"]})
+    assert (settings.model.hidden, settings.optimiser.lr, settings.data.longest) == (32, 0.01, 2)
+
+
+def test_settings_survive_json() -> None:
+    settings = tiny(data__root="/somewhere")
+    assert parse_settings(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.hiden": 3}, r"no setting 'model.hiden': expected one of model.hidden, .*, threads"),
+        ({"hidden": 3}, r"no setting 'hidden'"),
+        ({"model.hidden": 0}, r"setting model.hidden: .*greater than or equal to 1, got 0"),
+        ({"model.width": 28}, r"model.width must be 64"),
+        ({"model.positions": 2}, r"model.positions must be at least 4"),
+        ({"optimiser.lr": -1}, r"setting optimiser.lr: .*greater than 0"),
+        ({"optimiser.lr": "nan"}, r"setting optimiser.lr: .*finite"),
+        ({"optimiser.betas": (0.9, 1)}, r"betas must lie in \[0, 1\)"),
+        ({"optimiser.schedule": "Cosine"}, r"'cosine' or 'constant', got 'Cosine'"),
+        ({"data.lengths": (0, 0, 0, 0)}, r"not all 0"),
+        ({"data.lengths": (1, -1, 1, 1)}, r"weights >= 0"),
+        ({"data.lengths": (1, 1, 1)}, r"setting data.lengths"),
+        ({"data.download": True}, r"download needs a folder"),
+        ({"steps": "many"}, r"setting steps: .*integer.*, got 'many'"),
+        ({"device": "tpu"}, r"setting device"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_settings_reject(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(FastdrawError, match=message) as caught:
+        resolve(overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Demo", "seqdraw", "demo.toml", "../demo", ""])
+def test_unknown_preset_lists_the_known(name: str) -> None:
+    with pytest.raises(FastdrawError, match="expected one of demo, seqdraw-mnist"):
+        resolve(name)
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in fields().items() if not field.description] == []
+
+
+def test_learning_rate_rises_then_follows_half_a_cosine_to_zero() -> None:
+    optimiser = tiny(optimiser__lr=0.1, optimiser__warmup=4).optimiser
+    rates = [learning_rate(optimiser, step, 14) for step in range(15)]
+    assert rates[:5] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+    assert rates[9] == pytest.approx(0.05)
+    assert rates[14] == pytest.approx(0, abs=1e-12)
+    constant = optimiser.model_copy(update={"schedule": "constant"})
+    assert learning_rate(constant, 13, 14) == 0.1
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

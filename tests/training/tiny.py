@@ -1,0 +1,46 @@
+"""A run so small that a step takes milliseconds."""
+
+from pathlib import Path
+from typing import Any
+
+from fastdraw.training import Settings, resolve
+
+TINY: dict[str, Any] = {
+    "model.hidden": 16,
+    "model.latent": 4,
+    "model.n_read": 3,
+    "model.n_write": 3,
+    "model.align": 16,
+    "model.steps_per_digit": 2,
+    "data.lengths": (1, 1, 0, 0),
+    "optimiser.lr": 0.01,
+    "optimiser.warmup": 3,
+    "optimiser.ema": 0.9,
+    "steps": 12,
+    "batch_size": 4,
+    "log_every": 1,
+    "evaluate_every": 5,
+    "checkpoint_every": 4,
+    "test_batches": 1,
+    "device": "cpu",
+    "threads": 1,
+}
+
+
+def tiny(**overrides: Any) -> Settings:
+    """The tiny settings, some changed; a double underscore stands for the dot of a name."""
+    return resolve(overrides=TINY | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def tiny_arguments(**overrides: Any) -> list[str]:
+    """The same as arguments of the command line."""
+    arguments = []
+    for name, value in (TINY | overrides).items():
+        values = value if isinstance(value, tuple) else (value,)
+        arguments += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return arguments
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
