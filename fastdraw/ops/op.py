@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _AutoDispatchBelowAutograd as _BelowAutograd
+from torch.autograd import Function
 
 from .. import dispatch
 
@@ -47,7 +49,7 @@ class Op:
     """
 
     def __init__(self, name: str, module: str, reference: Callable[..., Any], native: Native | None = None):
-        self.name, self.reference = name, reference
+        self.name, self.reference, self.native = name, reference, native
         self.backends = native.backends if native else frozenset[str]()
         self.fused: dict[str, Callable[..., Any]] = {}
         if native is None:
@@ -56,10 +58,8 @@ class Op:
             _define_triton(name, native.schema, module)
             _define_triton(f"{name}_bwd", native.schema_bwd, module)
         available = self.backends if dispatch.extension_refusal is None else self.backends & {"triton"}
-        for namespace in sorted({NAMESPACES[backend] for backend in available}):
-            _register(namespace, name, native)
-        for backend in available:
-            self.fused[backend] = _overload(NAMESPACES[backend], name)
+        made = {namespace: _register(namespace, name, native) for namespace in {NAMESPACES[key] for key in available}}
+        self.fused = {backend: made[NAMESPACES[backend]] for backend in available}
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on valid flat arguments."""
@@ -97,9 +97,44 @@ def _define_triton(name: str, schema: str, module: str) -> None:
         _TRITON.impl(name, launch, key)
 
 
-def _register(namespace: str, name: str, native: Native) -> None:
-    forward, backward = _overload(namespace, name), _overload(namespace, f"{name}_bwd")
+class _TorchOp:
+    """A torch op with its derivative, called the shortest way.
 
+    torch's own way to an autograd formula written in Python costs about three times as much as the autograd.Function
+    below, and torch.func cannot differentiate it; torch.compile, in turn, needs torch's own way.
+    """
+
+    def __init__(
+        self, overload: Any, fake: Callable[..., Any], setup: Callable[..., None], differentiate: Callable[..., Any]
+    ):
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            setup(ctx, arguments, None)
+            with _BelowAutograd():
+                return overload(*arguments)
+
+        def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+            return _fold_into_batch(self, info, in_dims, arguments)
+
+        name = overload.name()
+        torch.library.register_fake(name, fake)
+        torch.library.register_autograd(name, differentiate, setup_context=setup)
+        torch.library.register_vmap(name, vmap)
+
+        statics = {"backward": staticmethod(differentiate)}
+        eager = type(f"{name} in eager mode", (Function,), {"forward": staticmethod(forward), **statics})
+        statics |= {"forward": staticmethod(overload), "setup_context": staticmethod(setup), "vmap": staticmethod(vmap)}
+        functional = type(f"{name} under torch.func", (Function,), statics)
+        self.overload, self.eager, self.functional = overload, eager.apply, functional.apply
+
+    def __call__(self, *arguments: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.overload(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            return self.functional(*arguments)
+        return self.eager(*arguments)
+
+
+def _register(namespace: str, name: str, native: Native) -> _TorchOp:
     def save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
         ctx.tensors = sum(isinstance(x, Tensor) or x is None for x in inputs)
         ctx.save_for_backward(*inputs[: native.saved])
@@ -123,8 +158,8 @@ def _register(namespace: str, name: str, native: Native) -> None:
             tensors = [x.view_as(x) for x in ctx.saved_tensors]
             outputs = native.reference_bwd(*tensors, *ctx.scalars)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            wanted = [x for x, need in zip(tensors, needs) if need]
-            used = [(y, dy) for y, dy in zip(outputs, grads) if y.requires_grad]
+            wanted = [x for x, need in zip(tensors, needs, strict=False) if need]
+            used = [(y, dy) for y, dy in zip(outputs, grads, strict=True) if y.requires_grad]
             found = iter(
                 torch.autograd.grad(
                     [y for y, _ in used],
@@ -137,30 +172,25 @@ def _register(namespace: str, name: str, native: Native) -> None:
             )
         return tuple(next(found) if need else None for need in needs)
 
-    torch.library.register_fake(f"{namespace}::{name}", native.fake)
-    torch.library.register_autograd(f"{namespace}::{name}", first_derivative, setup_context=save)
-    torch.library.register_vmap(f"{namespace}::{name}", _fold_into_batch(forward))
-    torch.library.register_fake(f"{namespace}::{name}_bwd", native.fake_bwd)
-    torch.library.register_autograd(f"{namespace}::{name}_bwd", second_derivative, setup_context=save_bwd)
-    torch.library.register_vmap(f"{namespace}::{name}_bwd", _fold_into_batch(backward))
+    backward = _TorchOp(_overload(namespace, f"{name}_bwd"), native.fake_bwd, save_bwd, second_derivative)
+    return _TorchOp(_overload(namespace, name), native.fake, save, first_derivative)
 
 
-def _fold_into_batch(op: Any) -> Callable[..., Any]:
+def _fold_into_batch(
+    op: _TorchOp, info: Any, in_dims: Sequence[int | None], arguments: Sequence[Any]
+) -> tuple[Any, Any]:
     """The vmap rule of an op whose tensors are all batch first: the mapped dimension joins the batch."""
 
-    def rule(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
-        def fold(x: Any, dim: int | None) -> Any:
-            if not isinstance(x, Tensor):
-                return x
-            mapped = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-            return mapped.flatten(0, 1)
+    def fold(x: Any, dim: int | None) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        mapped = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+        return mapped.flatten(0, 1)
 
-        def unfold(x: Tensor) -> Tensor:
-            return x.unflatten(0, (info.batch_size, x.shape[0] // info.batch_size))
+    def unfold(x: Tensor) -> Tensor:
+        return x.unflatten(0, (info.batch_size, x.shape[0] // info.batch_size))
 
-        outputs = op(*map(fold, arguments, in_dims))
-        if isinstance(outputs, Tensor):
-            return unfold(outputs), 0
-        return tuple(unfold(x) for x in outputs), tuple(0 for _ in outputs)
-
-    return rule
+    outputs = op(*map(fold, arguments, in_dims))
+    if isinstance(outputs, Tensor):
+        return unfold(outputs), 0
+    return tuple(unfold(x) for x in outputs), tuple(0 for _ in outputs)
