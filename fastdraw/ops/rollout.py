@@ -66,7 +66,7 @@ def draw_rollout(
         log_variance: the 2Z outputs of prior and posterior are (mu, log sigma^2) instead of (mu, log sigma).
         stride, eps: of the filterbank, as in `glimpse_read`.
     Returns:
-        `DrawOutput` of nll (B,), kl (T, B) and canvas (B, C, H, W) in logits; with trace a pair of it and a `DrawTrace`.
+        `DrawOutput` of nll (B,), kl (T, B) and canvas (B, C, H, W) in logits; with trace a pair of it and `DrawTrace`.
     Raises:
         TypeError: an argument has the wrong dtype, float dtypes differ, or an option has no such name.
         ValueError: any mismatch of shape or device, weights that do not fit the options, or a value out of range.
@@ -156,14 +156,15 @@ def _check(
     image: Tensor | None = None,
     n_read: int | None = None,
 ) -> None:
+    has_part = {"align": labels is not None, "read": n_read is not None, "write": n_write is not None}
+    for name in SHAPES:
+        part = name.split("_")[0]
+        if getattr(weights, name) is None and has_part.get(part, True):
+            raise ValueError(f"{op}: weights.{name} is None, but {_WHY_NEEDED.get(part, 'every model has it')}")
     shapes = SHAPES if labels is not None else {name: shape for name, shape in SHAPES.items() if "align" not in name}
-    named = {name: (getattr(weights, name), shape) for name, shape in shapes.items()}
+    named = {f"weights.{name}": (getattr(weights, name), shape) for name, shape in shapes.items()}
     sizes = check_tensors(op, noise=(noise, "T B Z"), image=(image, "B C H W"), labels=(labels, "B L D"), **named)
     sizes.setdefault("D", 0)
-    for part, wanted in (("align", labels is not None), ("read", n_read is not None), ("write", n_write is not None)):
-        missing = [name for name in shapes if name.startswith(f"{part}_") and getattr(weights, name) is None]
-        if wanted and missing:
-            raise ValueError(f"{op}: weights.{missing[0]} is None, but the call has {_MEANS[part]}")
     for name in ("read", "write"):
         side = n_read if name == "read" else n_write
         if side is not None:
@@ -191,7 +192,11 @@ def _check(
         check_counts(op, "lengths", lengths, sizes["B"], 1, sizes["L"], noise.device)
 
 
-_MEANS = {"align": "labels", "read": "a read glimpse (n_read)", "write": "a written patch (n_write)"}
+_WHY_NEEDED = {
+    "align": "the call has labels",
+    "read": "the call has a read glimpse (n_read)",
+    "write": "the call has a written patch (n_write)",
+}
 
 # E, F and P depend on the call; `_check` knows how.
 SHAPES = {
