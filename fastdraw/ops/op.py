@@ -1,7 +1,8 @@
 """What all differentiable ops share: kernels registered with torch, their derivatives, and the choice between them.
 
-A fused op is two torch ops, `name` and `name_bwd`, defined once for each native namespace. Their flat arguments are tensors first,
-batch first, then scalars. First derivatives call `name_bwd`; second and higher ones go through the reference.
+A fused op is two torch ops, `name` and `name_bwd`, defined once for each native namespace. Their flat arguments are
+tensors first, batch first, then scalars. First derivatives call `name_bwd`; second and higher ones go through the
+reference.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,8 +25,8 @@ Gradients = tuple[Tensor | None, ...]
 class Native(NamedTuple):
     """How the kernels of an op are registered and differentiated; every function takes flat arguments.
 
-    `backward` is called as (bwd, grads, saved tensors, scalars, which tensors need a gradient), where bwd is the torch op
-    `name_bwd`, and returns a gradient or None for every tensor of the forward op.
+    `backward` is called as (bwd, grads, saved tensors, scalars, which tensors need a gradient), where bwd calls the
+    torch op `name_bwd`, and returns a gradient or None for every tensor of the forward op.
     """
 
     backends: frozenset[str]
@@ -76,12 +77,15 @@ def vjp(function: Callable[..., Any], tensors: Sequence[Tensor], grads: Sequence
 
 
 def _in_float32(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """Compute bfloat16 and float16 in float32 and round once, as the kernels do."""
+    """Compute bfloat16 and float16 in float32, as the kernels do, and round once; too large becomes the largest."""
     dtype = arguments[0].dtype
     if dtype not in (torch.bfloat16, torch.float16):
         return function(*arguments)
+    limits = torch.finfo(dtype)
     outputs = function(*(x.float() if isinstance(x, Tensor) and x.dtype == dtype else x for x in arguments))
-    return outputs.to(dtype) if isinstance(outputs, Tensor) else tuple(y.to(dtype) for y in outputs)
+    if isinstance(outputs, Tensor):
+        return outputs.clamp(limits.min, limits.max).to(dtype)
+    return tuple(y.clamp(limits.min, limits.max).to(dtype) for y in outputs)
 
 
 def _overload(namespace: str, name: str) -> Any:
