@@ -10,7 +10,8 @@ INTEGERS = (torch.int64, torch.int32)
 def check_tensors(op: str, **arguments: tuple[Tensor | None, str]) -> dict[str, int]:
     """Check that float tensors fit their shapes and one another, and return the size of every letter.
 
-    A shape is written like "B C H W", "B 5" or "B 4U"; a letter has one size in all of a call. None is an argument left out.
+    A shape is written like "B C H W", "B 5" or "B 4U"; a letter has one size in all of a call. None is an argument that
+    was left out.
 
     Raises:
         TypeError: not a tensor, not a float dtype, or dtypes that differ.
@@ -27,7 +28,7 @@ def check_tensors(op: str, **arguments: tuple[Tensor | None, str]) -> dict[str, 
         dims = shape.split()
         if tensor.dim() != len(dims):
             raise ValueError(_shape_message(op, name, tensor, dims, sizes, origin))
-        for dim, size in zip(dims, tensor.shape):
+        for dim, size in zip(dims, tensor.shape, strict=True):
             letter = dim.lstrip("0123456789")
             factor = int(dim[: len(dim) - len(letter)] or 1)
             if letter and letter not in sizes and size % factor == 0:
@@ -37,18 +38,24 @@ def check_tensors(op: str, **arguments: tuple[Tensor | None, str]) -> dict[str, 
         if first is None:
             first = name, tensor
             if tensor.dtype not in FLOATS:
-                raise TypeError(f"{op}: {name} must be float32, bfloat16, float16 or float64, got {_word(tensor.dtype)}")
+                raise TypeError(
+                    f"{op}: {name} must be float32, bfloat16, float16 or float64, got {_word(tensor.dtype)}"
+                )
         elif tensor.dtype != first[1].dtype:
             raise TypeError(
                 f"{op}: {name} is {_word(tensor.dtype)} and {first[0]} is {_word(first[1].dtype)}; "
                 "give both one dtype, or call under torch.autocast"
             )
         elif tensor.device != first[1].device:
-            raise ValueError(f"{op}: {name} is on {tensor.device} and {first[0]} on {first[1].device}; move one of them")
+            raise ValueError(
+                f"{op}: {name} is on {tensor.device} and {first[0]} on {first[1].device}; move one of them"
+            )
     return sizes
 
 
-def check_counts(op: str, name: str, counts: Tensor | None, batch: int, low: int, high: int, device: torch.device) -> None:
+def check_counts(
+    op: str, name: str, counts: Tensor | None, batch: int, low: int, high: int, device: torch.device
+) -> None:
     """Check a (B,) tensor of integers within low..high, on the device of the other arguments.
 
     The values are read only in eager mode, outside of CUDA graph capture: reading them makes the host wait for a GPU.
@@ -93,7 +100,11 @@ def _shape_message(
     op: str, name: str, tensor: Tensor, dims: list[str], sizes: dict[str, int], origin: dict[str, str]
 ) -> str:
     letters = {dim.lstrip("0123456789") for dim in dims}
-    bound = [f"{letter} = {sizes[letter]} (from {origin[letter]})" for letter in sizes if letter in letters and origin[letter] != name]
+    bound = [
+        f"{letter} = {sizes[letter]} (from {origin[letter]})"
+        for letter in sizes
+        if letter in letters and origin[letter] != name
+    ]
     where = f" with {', '.join(bound)}" if bound else ""
     comma = "," if len(dims) == 1 else ""
     return f"{op}: {name} must have shape ({', '.join(dims)}{comma}){where}, got {tuple(tensor.shape)}"

@@ -25,10 +25,10 @@ class BackendError(RuntimeError):
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Force one backend, "cuda", "triton", "cpu" or "reference", for every op called inside the block, in all threads.
+    """Force a backend, "cuda", "triton", "cpu" or "reference", for every op called inside the block, in all threads.
 
-    The environment variable FASTDRAW_BACKEND does the same for a whole process. A call that the backend cannot serve raises
-    `BackendError` with the reason; nothing falls back in silence.
+    The environment variable FASTDRAW_BACKEND does the same for a whole process. A call that the backend cannot serve
+    raises `BackendError` with the reason; nothing falls back in silence.
 
     Raises:
         ValueError: no backend has that name.

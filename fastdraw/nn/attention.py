@@ -32,6 +32,8 @@ class AdditiveAttention(nn.Module):
     def forward(
         self, query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """query (B, query_size), keys (B, L, width) from `self.keys(values)`, made once per sequence, values (B, L, value_size),
-        lengths (B,) -> context (B, value_size), weights (B, L)."""
+        """query (B, query_size), keys (B, L, width), values (B, L, value_size) -> context, weights as in additive_attention.
+
+        The keys are `self.keys(values)`, made once per sequence; lengths (B,) says how many items of each count.
+        """
         return ops.additive_attention(self.query(query), keys, values, self.v, lengths)

@@ -1,6 +1,6 @@
 """Additive attention: which items of a sequence matter now.
 
-    e_i = v . tanh(query + keys_i)      weights = softmax of e over i < lengths      context = sum_i weights_i values_i
+e_i = v . tanh(query + keys_i)      weights = softmax of e over i < lengths      context = sum_i weights_i values_i
 """
 
 from torch import Tensor
@@ -28,7 +28,8 @@ def additive_attention(
         TypeError: an argument has the wrong dtype, or float dtypes differ.
         ValueError: any mismatch of shape or device, or a length out of range.
     Example:
-        >>> context, weights = additive_attention(torch.rand(2, 8), torch.rand(2, 3, 8), torch.rand(2, 3, 20), torch.rand(8))
+        >>> query, keys, values, v = torch.rand(2, 8), torch.rand(2, 3, 8), torch.rand(2, 3, 20), torch.rand(8)
+        >>> context, weights = additive_attention(query, keys, values, v)
         >>> context.shape, weights.shape
         (torch.Size([2, 20]), torch.Size([2, 3]))
     """

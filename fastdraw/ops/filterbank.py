@@ -80,7 +80,8 @@ _gaussian_filterbank = Op(
     Native(
         frozenset({"cpu"}),
         "(Tensor window, int n, int height, int width, bool per_axis, float eps) -> (Tensor, Tensor, Tensor)",
-        "(Tensor dfy, Tensor dfx, Tensor dgamma, Tensor window, int n, int height, int width, bool per_axis, float eps) -> Tensor",
+        "(Tensor dfy, Tensor dfx, Tensor dgamma, Tensor window, int n, int height, int width, bool per_axis, float eps)"
+        " -> Tensor",
         _fake,
         _fake_bwd,
         1,

@@ -71,10 +71,11 @@ def glimpse_write(
     """
     patch, window = autocast.to_lower(patch, window)
     height, width = check_size("glimpse_write", size)
-    if canvas is not None and isinstance(canvas, Tensor) and torch.is_autocast_enabled(canvas.device.type):
-        if canvas.dtype != patch.dtype:
-            return canvas + glimpse_write(patch, window, size, stride=stride, eps=eps)
-    check_tensors("glimpse_write", patch=(patch, "B C N N"), window=(window, "B 5"), canvas=(canvas, f"B C {height} {width}"))
+    if isinstance(canvas, Tensor) and torch.is_autocast_enabled(canvas.device.type) and canvas.dtype != patch.dtype:
+        return canvas + glimpse_write(patch, window, size, stride=stride, eps=eps)
+    check_tensors(
+        "glimpse_write", patch=(patch, "B C N N"), window=(window, "B 5"), canvas=(canvas, f"B C {height} {width}")
+    )
     check_window_options("glimpse_write", patch.shape[-1], stride, eps)
     return _glimpse_write(patch, window, canvas, height, width, stride == "per_axis", eps)
 
@@ -217,8 +218,8 @@ _draw_read = Op(
     Native(
         frozenset({"cpu"}),
         "(Tensor image, Tensor canvas, Tensor window, int n, bool per_axis, float eps) -> Tensor",
-        "(Tensor dglimpse, Tensor image, Tensor canvas, Tensor window, int n, bool per_axis, float eps, bool need_dimage)"
-        " -> (Tensor dimage, Tensor dcanvas, Tensor dwindow)",
+        "(Tensor dglimpse, Tensor image, Tensor canvas, Tensor window, int n, bool per_axis, float eps,"
+        " bool need_dimage) -> (Tensor dimage, Tensor dcanvas, Tensor dwindow)",
         _fake_draw_read,
         _fake_draw_read_bwd,
         3,

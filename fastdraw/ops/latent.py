@@ -1,7 +1,7 @@
 """The latent variable of a variational autoencoder: its KL divergence, and a reparameterised sample of it.
 
-    z = mu_q + sigma_q noise
-    KL(q || p) = 1/2 sum [((mu_q - mu_p)^2 + sigma_q^2) / sigma_p^2 - log(sigma_q^2 / sigma_p^2) - 1]      in nats
+z = mu_q + sigma_q noise
+KL(q || p) = 1/2 sum [((mu_q - mu_p)^2 + sigma_q^2) / sigma_p^2 - log(sigma_q^2 / sigma_p^2) - 1]      in nats
 """
 
 from torch import Tensor
@@ -58,7 +58,12 @@ def sample_kl(
 
 
 def _check(
-    op: str, mu_q: Tensor, log_sigma_q: Tensor, mu_p: Tensor | None, log_sigma_p: Tensor | None, noise: Tensor | None = None
+    op: str,
+    mu_q: Tensor,
+    log_sigma_q: Tensor,
+    mu_p: Tensor | None,
+    log_sigma_p: Tensor | None,
+    noise: Tensor | None = None,
 ) -> None:
     if (mu_p is None) != (log_sigma_p is None):
         raise ValueError(f"{op}: give both mu_p and log_sigma_p, or neither for a standard normal prior")

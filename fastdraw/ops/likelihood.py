@@ -1,7 +1,7 @@
 """Negative log-likelihood of an image, in nats, summed over all but the batch.
 
-    bernoulli: sum log(1 + exp(logits)) - target logits
-    gaussian:  sum (target - mean)^2 / (2 sigma^2) + log sigma + 1/2 log 2 pi
+bernoulli: sum log(1 + exp(logits)) - target logits
+gaussian:  sum (target - mean)^2 / (2 sigma^2) + log sigma + 1/2 log 2 pi
 """
 
 from torch import Tensor

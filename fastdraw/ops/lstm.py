@@ -1,6 +1,6 @@
 """One step of a long short-term memory.
 
-    i, f, g, o = gates      c' = sigmoid(f) c + sigmoid(i) tanh(g)      h' = sigmoid(o) tanh(c')
+i, f, g, o = gates      c' = sigmoid(f) c + sigmoid(i) tanh(g)      h' = sigmoid(o) tanh(c')
 """
 
 from torch import Tensor

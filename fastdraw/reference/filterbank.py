@@ -1,4 +1,4 @@
-"""Gaussian filterbank: five numbers per sample become two banks of n Gaussian filters (Gregor et al. 2015, eq. 19-26)."""
+"""Gaussian filterbank: five numbers per sample become two banks of n filters (Gregor et al. 2015, eq. 19-26)."""
 
 from typing import NamedTuple
 

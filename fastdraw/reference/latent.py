@@ -1,4 +1,7 @@
-"""The latent variable: Gaussian KL divergence and reparameterised sampling (paper 000, eq. 20 and appendix, with its printing errors mended)."""
+"""The latent variable: Gaussian KL divergence and reparameterised sampling.
+
+Paper 000, eq. 20 and appendix, with its printing errors mended.
+"""
 
 from torch import Tensor
 

@@ -1,4 +1,7 @@
-"""One step of a long short-term memory, gates in torch's order i, f, g, o (Hochreiter and Schmidhuber 1997; Gers et al. 2000)."""
+"""One step of a long short-term memory, gates in torch's order i, f, g, o.
+
+Hochreiter and Schmidhuber 1997; Gers et al. 2000.
+"""
 
 import torch
 from torch import Tensor

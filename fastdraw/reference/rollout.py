@@ -97,7 +97,7 @@ def draw_rollout(
     step_ops: StepOps = REFERENCE_STEP,
     **options: Any,
 ) -> DrawOutput | tuple[DrawOutput, DrawTrace]:
-    """Encode and redraw `image`; the arguments are those of fastdraw.ops.draw_rollout, the options those of `Options`."""
+    """Encode and redraw `image`; arguments as in fastdraw.ops.draw_rollout, options as in `Options`."""
     recurrence = _Recurrence(weights, labels, lengths, n_read, n_write, steps, Options(**options), step_ops)
     h_enc = weights.h0_enc.expand(image.shape[0], -1)
     c_enc = torch.zeros_like(h_enc)
@@ -131,7 +131,7 @@ def draw_generate(
     step_ops: StepOps = REFERENCE_STEP,
     **options: Any,
 ) -> Tensor | tuple[Tensor, DrawTrace]:
-    """Draw from the prior; the arguments are those of fastdraw.ops.draw_generate, the options those of `Options`."""
+    """Draw from the prior; arguments as in fastdraw.ops.draw_generate, options as in `Options`."""
     recurrence = _Recurrence(weights, labels, lengths, None, n_write, steps, Options(**options), step_ops)
     state = recurrence.start(noise.shape[1])
     records = []
@@ -216,4 +216,5 @@ class _Recurrence:
 
 
 def _trace(records: list[tuple[Tensor | None, ...]]) -> DrawTrace:
-    return DrawTrace(*(None if column[0] is None else torch.stack(column) for column in zip(*records)))  # type: ignore[arg-type]
+    columns = zip(*records, strict=True)
+    return DrawTrace(*(None if column[0] is None else torch.stack(column) for column in columns))  # type: ignore[arg-type]
