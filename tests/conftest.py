@@ -10,6 +10,11 @@ hypothesis.settings.register_profile("stable", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("stable")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     torch.manual_seed(0)

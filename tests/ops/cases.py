@@ -414,9 +414,9 @@ def runs(op: str, dtype: torch.dtype = torch.float32) -> list[Run]:
     return found
 
 
-def parameter(run: Run, *others: Any) -> Any:
+def parameter(run: Run, *others: Any, name: str = "") -> Any:
+    words = [name] if name else [str(other).removeprefix("torch.") for other in others]
     marks = [pytest.mark.gpu] if run.device == "cuda" else []
-    words = [str(other).removeprefix("torch.") for other in others]
     return pytest.param(run, *others, id="-".join([*words, str(run)]), marks=marks)
 
 
@@ -428,13 +428,9 @@ def every_case(*dtypes: torch.dtype) -> pytest.MarkDecorator:
     )
 
 
-def every_run(*ops: str) -> pytest.MarkDecorator:
-    """Parametrise a test over the runs of `ops`, all by default."""
-    return pytest.mark.parametrize(
-        "run",
-        [
-            pytest.param(*p.values, id=f"{op}-{p.id}", marks=p.marks)
-            for op in ops or OPS
-            for p in map(parameter, runs(op))
-        ],
-    )
+def every_run(*names: str, reference: bool = True) -> pytest.MarkDecorator:
+    """Parametrise a test over the runs of the ops `names`, all by default; `reference` also where there are kernels."""
+    found = [run for op in names or OPS for run in runs(op)]
+    has_others = {run.op for run in found if run.backend != "reference"}
+    found = [run for run in found if reference or run.backend != "reference" or run.op not in has_others]
+    return pytest.mark.parametrize("run", [parameter(run, name=run.op) for run in found])

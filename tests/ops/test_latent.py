@@ -1,0 +1,58 @@
+"""The KL divergence and the sample are those of torch.distributions."""
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from fastdraw import ops
+
+from .cases import Run, every_run
+
+
+def normal(run: Run, *shape: int) -> torch.Tensor:
+    return 0.7 * torch.randn(shape, dtype=torch.float64, device=run.device)
+
+
+@every_run("gaussian_kl")
+def test_kl_equals_torch(run: Run) -> None:
+    mu_q, log_sigma_q, mu_p, log_sigma_p = (normal(run, 5, 9) for _ in range(4))
+    q, p = Normal(mu_q, log_sigma_q.exp()), Normal(mu_p, log_sigma_p.exp())
+    actual = run(mu_q=mu_q, log_sigma_q=log_sigma_q, mu_p=mu_p, log_sigma_p=log_sigma_p)
+    torch.testing.assert_close(actual, kl_divergence(q, p).sum(1))
+    standard = kl_divergence(q, Normal(torch.zeros_like(mu_q), torch.ones_like(mu_q))).sum(1)
+    torch.testing.assert_close(run(mu_q=mu_q, log_sigma_q=log_sigma_q), standard)
+
+
+@every_run("sample_kl")
+def test_kl_is_the_mean_log_ratio_of_its_samples(run: Run) -> None:
+    mu_q, log_sigma_q, mu_p, log_sigma_p = (normal(run, 1, 3).expand(200_000, 3) for _ in range(4))
+    noise = torch.randn(200_000, 3, dtype=torch.float64, device=run.device)
+    z, kl = run(mu_q=mu_q, log_sigma_q=log_sigma_q, noise=noise, mu_p=mu_p, log_sigma_p=log_sigma_p)
+    ratio = (Normal(mu_q, log_sigma_q.exp()).log_prob(z) - Normal(mu_p, log_sigma_p.exp()).log_prob(z)).sum(1)
+    standard_error = ratio.std() / len(ratio) ** 0.5
+    assert abs(ratio.mean() - kl[0]) < 4 * standard_error
+    torch.testing.assert_close(z.mean(0), mu_q[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(z.std(0), log_sigma_q[0].exp(), atol=0.03, rtol=0)
+
+
+@every_run("sample_kl")
+def test_without_noise_the_sample_is_the_mean(run: Run) -> None:
+    mu_q, log_sigma_q = normal(run, 2, 3), normal(run, 2, 3)
+    z, kl = run(mu_q=mu_q, log_sigma_q=log_sigma_q, noise=torch.zeros_like(mu_q))
+    assert torch.equal(z, mu_q)
+    assert torch.equal(kl, run._replace(op="gaussian_kl")(mu_q=mu_q, log_sigma_q=log_sigma_q))
+
+
+@every_run("gaussian_kl")
+def test_kl_of_equal_gaussians_is_zero(run: Run) -> None:
+    mu, log_sigma = normal(run, 4, 6), 20 * normal(run, 4, 6)
+    assert not run(mu_q=mu, log_sigma_q=log_sigma, mu_p=mu, log_sigma_p=log_sigma).any()
+
+
+@pytest.mark.parametrize("given", ["mu_p", "log_sigma_p"])
+@pytest.mark.parametrize("op", ["gaussian_kl", "sample_kl"])
+def test_half_a_prior_is_an_error(op: str, given: str) -> None:
+    x = torch.zeros(2, 3)
+    arguments = {"mu_q": x, "log_sigma_q": x, given: x} | ({"noise": x} if op == "sample_kl" else {})
+    with pytest.raises(ValueError, match=f"^{op}: give both mu_p and log_sigma_p, or neither"):
+        getattr(ops, op)(**arguments)

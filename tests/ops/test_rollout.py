@@ -1,0 +1,339 @@
+"""The recurrence, held against a plain loop written from its equations, and what its options and outputs mean."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from fastdraw import ops
+
+from .cases import Draw, Inputs, Run, every_run
+from .checking import float_tensors
+
+ROLLOUT, GENERATE = every_run("draw_rollout"), every_run("draw_generate")
+BOTH = every_run("draw_rollout", "draw_generate")
+MODELS = {
+    "attention": Draw(B=3, C=2, H=5, W=7, T=4, L=3, D=4, A=5, U=6, Z=3),
+    "no_labels": Draw(B=3, H=5, W=7, T=3, L=None, U=6, Z=3),
+    "no_read": Draw(B=3, H=5, W=7, T=3, L=3, n_read=None),
+    "no_write": Draw(B=3, H=5, W=7, T=3, L=3, n_write=None),
+    "no_windows": Draw(B=3, C=2, H=5, W=7, T=3, L=3, n_read=None, n_write=None),
+}
+OPTIONS = [
+    {},
+    {"prior_activation": "tanh"},
+    {"first_prior": "standard"},
+    {"log_variance": True},
+    {"stride": "per_axis", "eps": 1e-3},
+    {"prior_activation": "tanh", "first_prior": "standard", "log_variance": True},
+]
+
+
+def inputs(run: Run, seed: str = "rollout") -> Inputs:
+    return Inputs(seed, torch.float64, run.device)
+
+
+def arguments(run: Run, draw: Draw = MODELS["attention"], **options: Any) -> dict[str, Any]:
+    return getattr(draw, run.op.removeprefix("draw_"))(inputs(run), **options)
+
+
+def filters(window: Tensor, n: int, size: tuple[int, int], stride: str, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """fy (n, H), fx (n, W) and gamma of one sample's window."""
+    gx, gy, log_sigma2, log_delta, log_gamma = window
+    banks = []
+    for g, length in ((gy, size[0]), (gx, size[1])):
+        extent = length if stride == "per_axis" else max(size)
+        spacing = (extent - 1) / (n - 1) * log_delta.exp() if n > 1 else 0.0
+        rows = []
+        for i in range(n):
+            mu = (length + 1) / 2 * (g + 1) - 1 + (i - (n - 1) / 2) * spacing
+            e = torch.exp(-((torch.arange(length, device=window.device) - mu) ** 2) / (2 * log_sigma2.exp()))
+            rows.append(e / (e.sum() + eps))
+        banks.append(torch.stack(rows))
+    return banks[0], banks[1], log_gamma.exp()
+
+
+def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    i, f, g, o = (w_ih @ x + w_hh @ h + b).chunk(4)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def one_sample(
+    w: ops.DrawWeights,
+    image: Tensor | None,
+    labels: Tensor | None,
+    length: int,
+    noise: Tensor,
+    steps: int,
+    n_read: int | None,
+    n_write: int | None,
+    prior_activation: str = "linear",
+    first_prior: str = "learned",
+    log_variance: bool = False,
+    stride: str = "max",
+    eps: float = 1e-8,
+) -> dict[str, list[Tensor]]:
+    """The equations, one sample and one step at a time, with what each step made; without an image, it generates."""
+    h_enc, h_dec, canvas = w.h0_enc, w.h0_dec, w.canvas0
+    c_enc, c_dec = torch.zeros_like(h_enc), torch.zeros_like(h_dec)
+    made: dict[str, list[Tensor]] = {"kl": [], "canvas": [], "attention": [], "read_window": [], "write_window": []}
+    size = canvas.shape[-2:]
+    for t in range(steps):
+        y = noise.new_zeros(0)
+        if labels is not None:
+            query = w.align_query @ h_dec + w.align_bias
+            e = torch.stack([w.align_v @ torch.tanh(query + w.align_key @ labels[i]) for i in range(length)])
+            alpha = torch.softmax(e, 0)
+            y = sum(alpha[i] * labels[i] for i in range(length))
+            made["attention"].append(alpha)
+        prior = w.prior @ h_dec + w.prior_bias
+        prior = prior.tanh() if prior_activation == "tanh" else prior
+        prior = torch.zeros_like(prior) if first_prior == "standard" and t == 0 else prior
+        mu_p, s_p = prior.chunk(2)
+        s_p = s_p / 2 if log_variance else s_p
+        if image is None:
+            z = mu_p + s_p.exp() * noise[t]
+        else:
+            error = image - canvas.sigmoid()
+            r = torch.cat([image.flatten(), error.flatten()])
+            if n_read is not None:
+                made["read_window"].append(w.read_window @ h_dec + w.read_window_bias)
+                fy, fx, gamma = filters(made["read_window"][-1], n_read, size, stride, eps)
+                r = torch.cat([(gamma * (fy @ picture @ fx.T)).flatten() for picture in (image, error)])
+            h_enc, c_enc = lstm(torch.cat([r, h_dec]), h_enc, c_enc, w.enc_ih, w.enc_hh, w.enc_bias)
+            mu_q, s_q = (w.posterior @ h_enc + w.posterior_bias).chunk(2)
+            s_q = s_q / 2 if log_variance else s_q
+            z = mu_q + s_q.exp() * noise[t]
+            variance_p, variance_q = (2 * s_p).exp(), (2 * s_q).exp()
+            ratio = variance_q / variance_p
+            made["kl"].append(0.5 * ((mu_q - mu_p) ** 2 / variance_p + ratio - ratio.log() - 1).sum())
+        h_dec, c_dec = lstm(torch.cat([z, y]), h_dec, c_dec, w.dec_ih, w.dec_hh, w.dec_bias)
+        patch = w.patch @ h_dec + w.patch_bias
+        if n_write is None:
+            canvas = canvas + patch.view_as(canvas)
+        else:
+            made["write_window"].append(w.write_window @ h_dec + w.write_window_bias)
+            fy, fx, gamma = filters(made["write_window"][-1], n_write, size, stride, eps)
+            canvas = canvas + fy.T @ patch.view(-1, n_write, n_write) @ fx / gamma
+        made["canvas"].append(canvas)
+    return made
+
+
+def loop(run: Run, given: dict[str, Any], **options: Any) -> list[dict[str, list[Tensor]]]:
+    """`one_sample` for every sample of the arguments of a call."""
+    T, B, _ = given["noise"].shape
+    return [
+        one_sample(
+            given["weights"],
+            given["image"][b] if "image" in given else None,
+            None if given["labels"] is None else given["labels"][b],
+            0
+            if given["labels"] is None
+            else given["labels"].shape[1]
+            if given["lengths"] is None
+            else given["lengths"][b],
+            given["noise"][:, b],
+            T if given.get("steps") is None else int(given["steps"][b]),
+            given.get("n_read"),
+            given["n_write"],
+            **options,
+        )
+        for b in range(B)
+    ]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())) or "plain")
+@pytest.mark.parametrize("model", MODELS)
+@ROLLOUT
+def test_rollout_equals_the_equations(run: Run, model: str, options: dict[str, Any]) -> None:
+    given = arguments(run, MODELS[model])
+    leaves = {name: x.requires_grad_() for name, x in float_tensors(given).items()}
+    output, trace = run(**given, **options, trace=True)
+    samples = loop(run, given, **options)
+
+    canvas = torch.stack([sample["canvas"][-1] for sample in samples])
+    kl = torch.stack([torch.stack(sample["kl"]) for sample in samples], dim=1)
+    nll = binary_cross_entropy_with_logits(canvas, given["image"], reduction="none").sum((1, 2, 3))
+    torch.testing.assert_close(output.canvas, canvas)
+    torch.testing.assert_close(output.kl, kl)
+    torch.testing.assert_close(output.nll, nll)
+    for name in ("attention", "read_window", "write_window", "canvas"):
+        if samples[0][name]:
+            expected = torch.stack([torch.stack(sample[name]) for sample in samples], dim=1)
+            torch.testing.assert_close(getattr(trace, name), expected)
+        else:
+            assert getattr(trace, name) is None
+
+    expected = torch.autograd.grad((nll + kl.sum(0)).sum(), leaves.values(), retain_graph=True, allow_unused=True)
+    actual = torch.autograd.grad((output.nll + output.kl.sum(0)).sum(), leaves.values(), allow_unused=True)
+    for name, x, y in zip(leaves, actual, expected, strict=True):
+        torch.testing.assert_close(x, y, msg=lambda text, name=name: f"{name}: {text}")
+        assert y.any(), name
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())) or "plain")
+@pytest.mark.parametrize("model", ["attention", "no_labels", "no_write"])
+@GENERATE
+def test_generating_equals_the_equations(run: Run, model: str, options: dict[str, Any]) -> None:
+    given = arguments(run, MODELS[model])
+    frames, trace = run(**given, **options, frames=True, trace=True)
+    samples = loop(run, given, **options)
+    expected = torch.stack([torch.stack(sample["canvas"]) for sample in samples], dim=1)
+    torch.testing.assert_close(frames, expected)
+    torch.testing.assert_close(run(**given, **options), expected[-1])
+    assert torch.equal(trace.canvas, frames)
+    assert trace.read_window is None
+    assert (trace.attention is None) == (model == "no_labels")
+
+
+@ROLLOUT
+def test_mixed_lengths_equal_single_runs(run: Run) -> None:
+    """A batch that mixes lengths L and steps k L, against each sample alone at its own L and T."""
+    k, lengths = 2, (1, 3, 2)
+    draw = MODELS["attention"]._replace(T=k * 3)
+    given = arguments(run, draw, lengths=lengths, steps=tuple(k * length for length in lengths))
+    output, trace = run(**given, trace=True)
+    for b, length in enumerate(lengths):
+        T = k * length
+        alone = {
+            **given,
+            "image": given["image"][b : b + 1],
+            "labels": given["labels"][b : b + 1, :length],
+            "noise": given["noise"][:T, b : b + 1],
+            "lengths": None,
+            "steps": None,
+        }
+        single = run(**alone)
+        torch.testing.assert_close(output.nll[b : b + 1], single.nll)
+        torch.testing.assert_close(output.kl[:T, b : b + 1], single.kl)
+        torch.testing.assert_close(output.canvas[b : b + 1], single.canvas)
+        assert not output.kl[T:, b].any()
+        assert (trace.canvas[T - 1 :, b] == trace.canvas[T - 1, b]).all()
+        assert not trace.attention[:, b, length:].any()
+
+
+@ROLLOUT
+def test_no_steps_leave_the_first_canvas(run: Run) -> None:
+    given = arguments(run, steps=(0, 4, 0))
+    output = run(**given)
+    assert torch.equal(output.canvas[0], given["weights"].canvas0)
+    assert not output.kl[:, [0, 2]].any()
+    assert output.kl[:, 1].all()
+
+
+@ROLLOUT
+def test_steps_that_are_not_taken_have_no_gradient(run: Run) -> None:
+    given = arguments(run, steps=(1, 4, 2))
+    noise = given["noise"].requires_grad_()
+    output = run(**given)
+    (gradient,) = torch.autograd.grad((output.nll + output.kl.sum(0)).sum(), noise)
+    for b, steps in enumerate((1, 4, 2)):
+        assert gradient[:steps, b].any(1).all()
+        assert not gradient[steps:, b].any()
+
+
+@BOTH
+def test_every_step_has_noise_of_its_own(run: Run) -> None:
+    given = arguments(run)
+    options = {"trace": True}
+    _, before = run(**given, **options)
+    for t in range(4):
+        noise = given["noise"].clone()
+        noise[t] += 1
+        _, after = run(**{**given, "noise": noise}, **options)
+        changed = (after.canvas != before.canvas).flatten(1).any(1)
+        assert changed.tolist() == [step >= t for step in range(4)]
+
+
+@BOTH
+def test_the_labels_change_the_drawing(run: Run) -> None:
+    given = arguments(run)
+    drawn, other = (
+        _canvas(run(**{**given, "labels": labels})) for labels in (given["labels"], given["labels"].flip(1) + 1)
+    )
+    assert (drawn != other).flatten(1).any(1).all()
+
+
+@BOTH
+def test_labels_beyond_the_length_do_not(run: Run) -> None:
+    given = arguments(run, lengths=(1, 2, 1))
+    labels = given["labels"].clone()
+    labels[:, 2] = 9.0
+    assert torch.equal(_canvas(run(**given)), _canvas(run(**{**given, "labels": labels})))
+
+
+@BOTH
+def test_trace_costs_no_change(run: Run) -> None:
+    given = arguments(run, lengths=(1, 2, 3))
+    plain, (traced, trace) = run(**given), run(**given, trace=True)
+    assert torch.equal(_canvas(plain), _canvas(traced))
+    assert torch.equal(trace.canvas[-1], _canvas(plain))
+    torch.testing.assert_close(trace.attention.sum(2), torch.ones_like(trace.attention[..., 0]))
+
+
+@BOTH
+def test_permuting_the_batch_permutes_the_outputs(run: Run) -> None:
+    given = arguments(run, lengths=(1, 2, 3), steps=(4, 1, 2))
+    order = torch.tensor([2, 0, 1], device=run.device)
+    moved = {name: x[order] if name in ("image", "labels", "lengths", "steps") else x for name, x in given.items()}
+    moved["noise"] = given["noise"][:, order]
+    torch.testing.assert_close(_canvas(run(**moved)), _canvas(run(**given))[order])
+
+
+@BOTH
+def test_repeating_the_batch_gives_several_samples(run: Run) -> None:
+    """S samples per image: repeat every argument S times, with noise of its own for each."""
+    S, given = 3, arguments(run, lengths=(1, 2, 3))
+    B = given["noise"].shape[1]
+    many = {
+        name: x.repeat(S, *[1] * (x.dim() - 1)) if name in ("image", "labels", "lengths") else x
+        for name, x in given.items()
+    }
+    many["noise"] = torch.randn(4, S * B, 3, dtype=torch.float64, device=run.device)
+    drawn = _canvas(run(**many)).unflatten(0, (S, B))
+    for s in range(S):
+        single = _canvas(run(**{**given, "noise": many["noise"][:, s * B : (s + 1) * B]}))
+        torch.testing.assert_close(drawn[s], single)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+@GENERATE
+def test_generating_needs_no_encoder(run: Run) -> None:
+    given = arguments(run)
+    changed = {
+        name: x + 1
+        for name, x in given["weights"]._asdict().items()
+        if name.startswith(("enc", "post", "h0_enc", "read"))
+    }
+    assert torch.equal(run(**given), run(**{**given, "weights": given["weights"]._replace(**changed)}))
+
+
+@ROLLOUT
+def test_keyword_defaults_are_the_papers(run: Run) -> None:
+    given = arguments(run)
+    explicit = {
+        "prior_activation": "linear",
+        "first_prior": "learned",
+        "log_variance": False,
+        "stride": "max",
+        "eps": 1e-8,
+    }
+    for x, y in zip(run(**given), run(**given, **explicit), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_the_zero_weights_draw_nothing() -> None:
+    """All weights 0: q = p, the canvas stays 0, and every pixel costs log 2."""
+    given = Draw(L=None).rollout(Inputs("zero", torch.float64, "cpu"))
+    zeros = ops.DrawWeights(*(None if w is None else torch.zeros_like(w) for w in given["weights"]))
+    output = ops.draw_rollout(**{**given, "weights": zeros})
+    assert not output.canvas.any()
+    assert not output.kl.any()
+    torch.testing.assert_close(output.nll, torch.full((2,), 12 * 0.6931471805599453, dtype=torch.float64))
+
+
+def _canvas(output: Any) -> Tensor:
+    return output.canvas if isinstance(output, ops.DrawOutput) else output
