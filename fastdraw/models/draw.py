@@ -26,6 +26,7 @@ class SeqDrawConfig(BaseModel):
     align: int = Field(512, ge=1, description="width of the attention's scoring layer")
     steps_per_digit: int = Field(10, ge=1, description="time steps per digit, k of T = k L")
     positions: int = Field(10, ge=1, description="size of the one-hot position in a label vector")
+    count_from: Literal["left", "right"] = Field("left", description="the end of a sequence that positions count from")
     height: int = Field(32, ge=1, description="of the image in pixels")
     width: int = Field(64, ge=1, description="of the image in pixels")
     channels: int = Field(1, ge=1, description="of the image")
@@ -35,7 +36,7 @@ class SeqDrawConfig(BaseModel):
 class SeqDraw(nn.Module):
     """Encodes and draws images of digit sequences.
 
-    Weights start normal with variance 1 / fan-in. The label vector of an item is its digit and its position from the left, both one-hot. All states start from learned values:
+    Weights start normal with variance 1 / fan-in. The label vector of an item is its digit and its position, both one-hot. All states start from learned values:
     h0 at 0, and the canvas at `canvas0`, which `set_canvas` can start from the mean of the data.
     """
 
@@ -87,9 +88,11 @@ class SeqDraw(nn.Module):
         """Start the canvas (C, H, W) from the logit of a mean image in [0, 1], clipped to +-6 so that gradients flow."""
         self.canvas0.copy_(torch.logit(mean, eps=1e-6).clamp(-6, 6))
 
-    def labels(self, digits: Tensor) -> Tensor:
-        """Label vectors (B, L, 10 + positions) of digits (B, L)."""
+    def labels(self, digits: Tensor, lengths: Tensor) -> Tensor:
+        """Label vectors (B, L, 10 + positions) of digits (B, L), of which lengths (B,) count."""
         position = torch.arange(digits.shape[1], device=digits.device).expand_as(digits)
+        if self.config.count_from == "right":
+            position = (lengths[:, None] - 1 - position).clamp(min=0)  # padding is masked, any position will do
         vectors = torch.cat([one_hot(digits, DIGITS), one_hot(position, self.config.positions)], dim=-1)
         return vectors.to(self.canvas0.dtype)
 
@@ -116,7 +119,7 @@ class SeqDraw(nn.Module):
         return ops.draw_rollout(
             self.weights,
             image,
-            self.labels(digits),
+            self.labels(digits, lengths),
             lengths,
             noise,
             n_read=config.n_read,
@@ -141,7 +144,7 @@ class SeqDraw(nn.Module):
         """
         return ops.draw_generate(
             self.weights,
-            self.labels(digits),
+            self.labels(digits, lengths),
             lengths,
             noise,
             n_write=self.config.n_write,
