@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     test = metrics["test"]
     print(f"test bound: {test['bound']:.2f} nats per image (NLL {test['nll']:.2f} + KL {test['kl']:.2f})")
     for drawn, share in metrics["accuracy"].items():
-        print(f"drawn images of {drawn} digits read as asked: {Accuracy(**share)}")
+        print(f"drawn images of {drawn} digit{'s' * (drawn > 1)} read as asked: {Accuracy(**share)}")
     print(f"held-out real digits read right: {Accuracy(**metrics['reader'])}")
     print(f"wrote samples.png, strips.png, generation.gif, curves.png, attention.png and metrics.json to {out}")
 
