@@ -20,19 +20,13 @@ static_assert(round_up(0, 16) == 0 && round_up(1, 16) == 16 && round_up(16, 16) 
 struct CellIndex {
   int64_t b, u;
 };
-FASTDRAW_HD constexpr CellIndex split_cell(int64_t flat, int64_t U) {
-  return {flat / U, flat % U};
-}
-FASTDRAW_HD constexpr int64_t join_cell(CellIndex at, int64_t U) {
-  return at.b * U + at.u;
-}
+FASTDRAW_HD constexpr CellIndex split_cell(int64_t flat, int64_t U) { return {flat / U, flat % U}; }
+FASTDRAW_HD constexpr int64_t join_cell(CellIndex at, int64_t U) { return at.b * U + at.u; }
 static_assert(join_cell(split_cell(int64_t{1} << 40, 7), 7) == int64_t{1} << 40);
 static_assert(split_cell(399, 400).b == 0 && split_cell(400, 400).u == 0);
 
 // Element u of a gate in (B, 4U); gate 0..3 is i, f, g, o.
-FASTDRAW_HD constexpr int64_t gate_offset(CellIndex at, int gate, int64_t U) {
-  return (at.b * 4 + gate) * U + at.u;
-}
+FASTDRAW_HD constexpr int64_t gate_offset(CellIndex at, int gate, int64_t U) { return (at.b * 4 + gate) * U + at.u; }
 static_assert(gate_offset({0, 6}, 3, 7) == 27 && gate_offset({1, 0}, 0, 7) == 28);
 static_assert(gate_offset({1'000'000, 0}, 1, 1'000) == 4'000'001'000);  // beyond 2^31
 

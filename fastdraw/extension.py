@@ -18,14 +18,16 @@ def load() -> str | None:
     if not _LIBRARY.exists():
         because = build_info().get("why_no_extension")
         missing = "the C++ extension was not built" + (f": {because}" if because else "")
-        return f"{missing}; with a C++ compiler, run `pip install --no-build-isolation -e .` in fastdraw's source folder"
+        return (
+            f"{missing}; with a C++ compiler, run `pip install --no-build-isolation -e .` in fastdraw's source folder"
+        )
     try:
         torch.ops.load_library(_LIBRARY)
     except (OSError, RuntimeError) as error:
         built = build_info()
         return (
             f"the C++ extension cannot be loaded: {error}; it was built for torch {built.get('torch', '(unknown)')} "
-            f"and this is torch {torch.__version__}: run `pip install --no-build-isolation -e .` again"
+            f"and this is torch {torch.__version__}: build it again, `pip install --no-build-isolation -e .`"
         )
     return None
 

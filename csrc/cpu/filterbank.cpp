@@ -8,56 +8,179 @@
 
 #include <tuple>
 
-#include "cpu/tensor.h"
+#include "cpu/simd.h"
 
 namespace fastdraw {
 namespace {
 
-template <typename T>
+double clamp(double x, double bound, bool& within) {
+  within = !(x < -bound || x > bound);  // NaN runs through
+  return within ? x : x < 0 ? -bound : bound;
+}
+
+// The pixels where a filter may differ from 0, in whole vectors where the row allows it. The loops over them count from
+// 0: with a first pixel that is not known, GCC takes an int32 index that may wrap around for a scattered access.
+struct Support {
+  int32_t begin, size;
+  double mu;  // from `begin`
+};
+
+// |u| from which e is 0: exp(-14.9^2 / 2) < 2^(-126 - kExponent), and exp(-40^2 / 2) is 0 in double.
+constexpr double reach(float) { return 14.9; }
+constexpr double reach(double) { return 40; }
+
+template <typename A>
+inline Support support(const Axis& axis, double mu) {
+  constexpr int32_t kVector = 16;
+  const double width = reach(A{}) * axis.sigma, length = static_cast<double>(axis.length);
+  // NaN takes the whole row, and runs through.
+  const auto begin = static_cast<int32_t>(mu - width > 0 ? std::min(mu - width, length) : 0);
+  const auto end = static_cast<int32_t>(mu + width + 1 < length ? std::max(mu + width + 1, 0.0) : length);
+  const auto aligned = static_cast<int32_t>(begin / kVector * kVector);
+  return {aligned, static_cast<int32_t>(std::min(round_up(end, kVector), axis.length)) - aligned, mu - aligned};
+}
+
+// e is kept 2^32 times too large, so that a filter far off the image, whose e are all below the least float, is as
+// exact as any other.
+constexpr int kExponent = 32;
+
+template <typename A>
+inline void filter_row(const Axis& axis, double eps, double centre, A* __restrict row) {
+  const auto [begin, size, mu] = support<A>(axis, centre);
+  const double inverse_sigma = 1 / axis.sigma;
+  A* __restrict f = row + begin;
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int32_t a = 0; a < size; ++a) {
+    // The exponent reaches -111: rounded to float it would spoil the last digits of e. `rest` carries them. exp(-800)
+    // is 0 in every dtype; below, the rounded exponent could be infinite.
+    const double u = (a - mu) * inverse_sigma, x = std::max(u * u * -0.5, -800.0);
+    const A rounded = static_cast<A>(x), rest = static_cast<A>(x - static_cast<double>(rounded));
+    const A e = exp_nonpositive<kExponent>(rounded).value;
+    f[a] = e + e * rest;
+    sum += f[a];
+  }
+  constexpr double kScale = static_cast<double>(1ull << kExponent);
+  const A total = static_cast<A>(static_cast<double>(sum) + eps * kScale);
+#pragma omp simd
+  for (int32_t a = 0; a < size; ++a) {
+    // A division, so that a filter on a single pixel is 1 exactly. Subnormal numbers would slow the products down.
+    const A value = f[a] / total;
+    f[a] = value < std::numeric_limits<A>::min() ? A(0) : value;
+  }
+}
+
+template <typename A>
+inline void filter_all(const Axis& axis, double eps, A* f, int64_t ld) {
+  std::fill_n(f, axis.n * ld, A(0));
+  for (int64_t i = 0; i < axis.n; ++i) filter_row(axis, eps, axis.mu(i), f + i * ld);
+}
+
+// In double: where one pixel has nearly all of a filter, d is the small difference of large numbers.
+template <typename A>
+inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, int64_t ld) {
+  const double inverse_sigma = 1 / axis.sigma;
+  AxisGradient total{};
+  for (int64_t i = 0; i < axis.n; ++i) {
+    const auto [begin, size, mu] = support<A>(axis, axis.mu(i));
+    const A* __restrict fi = f + i * ld + begin;
+    const A* __restrict dfi = df + i * ld + begin;
+    double mean = 0, first = 0, second = 0;
+#pragma omp simd reduction(+ : mean)
+    for (int32_t a = 0; a < size; ++a) mean += static_cast<double>(fi[a]) * static_cast<double>(dfi[a]);
+#pragma omp simd reduction(+ : first, second)
+    for (int32_t a = 0; a < size; ++a) {
+      const double u = (a - mu) * inverse_sigma;
+      const double term = u * static_cast<double>(fi[a]) * (static_cast<double>(dfi[a]) - mean);
+      first += term;
+      second += u * term;
+    }
+    const double dmu = first * inverse_sigma;
+    total.centre += dmu;
+    total.log_delta += dmu * filter_offset(i, axis.n) * axis.delta;
+    total.log_sigma2 += second / 2;
+  }
+  return total;
+}
+
+}  // namespace
+
+FASTDRAW_CLONES void filter_rows(const Axis& axis, double eps, float* f, int64_t ld) { filter_all(axis, eps, f, ld); }
+FASTDRAW_CLONES void filter_rows(const Axis& axis, double eps, double* f, int64_t ld) { filter_all(axis, eps, f, ld); }
+
+FASTDRAW_CLONES AxisGradient filter_rows_bwd(const Axis& axis, const float* f, const float* df, int64_t ld) {
+  return filter_all_bwd(axis, f, df, ld);
+}
+FASTDRAW_CLONES AxisGradient filter_rows_bwd(const Axis& axis, const double* f, const double* df, int64_t ld) {
+  return filter_all_bwd(axis, f, df, ld);
+}
+
+Geometry window_geometry(const double (&raw)[5], const Grid& grid, ScalarType dtype) {
+  constexpr double kMaxCentre = 1e6, kMaxLog = 30, kMaxHalf = 65504;
+  Geometry at{};
+  double in_range[5];
+  for (int k = 0; k < 5; ++k) in_range[k] = clamp(raw[k], k < 2 ? kMaxCentre : kMaxLog, at.free[k]);
+  const auto [gx, gy, log_sigma2, log_delta, log_gamma] = in_range;
+
+  const auto height = static_cast<double>(grid.height), width = static_cast<double>(grid.width);
+  const double largest = std::max(height, width);
+  // With one filter the spacing is multiplied by 0.
+  const double delta = std::exp(log_delta) / static_cast<double>(std::max<int64_t>(grid.n - 1, 1));
+  const double sigma = std::exp(log_sigma2 / 2);
+  at.y = {
+      grid.n, grid.height, (height + 1) / 2 * (gy + 1) - 1, ((grid.per_axis ? height : largest) - 1) * delta, sigma};
+  at.x = {grid.n, grid.width, (width + 1) / 2 * (gx + 1) - 1, ((grid.per_axis ? width : largest) - 1) * delta, sigma};
+  at.gamma = std::exp(log_gamma);
+  if (dtype == ScalarType::Half && at.gamma > kMaxHalf) {
+    at.gamma = kMaxHalf;
+    at.free[4] = false;
+  }
+  return at;
+}
+
+namespace {
+
+template <typename A>
 struct FilterbankForward {
   Grid grid;
-  Strided<T, 2> window;
-  T *fy, *fx, *gamma;
+  Input<2> window;
+  Output fy, fx, gamma;
 
   void operator()(int64_t begin, int64_t end) const {
-    Filterbank<Compute<T>> filters(grid);
+    Filterbank<A> filters(grid);
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window.at(b), window.strides[1]);
-      for (int64_t i = 0; i < grid.n; ++i) {
-        store_row(filters.fy.row(i), grid.height, fy + (b * grid.n + i) * grid.height);
-        store_row(filters.fx.row(i), grid.width, fx + (b * grid.n + i) * grid.width);
-      }
-      gamma[b] = static_cast<T>(filters.gamma());
+      filters.set_window(window, b);
+      fy.store(filters.fy.row(0), filters.fy.ld(), grid.n, grid.height, b * grid.n * grid.height);
+      fx.store(filters.fx.row(0), filters.fx.ld(), grid.n, grid.width, b * grid.n * grid.width);
+      const A stored = filters.gamma();
+      gamma.store(&stored, 1, 1, 1, b);
     }
   }
 };
 
-template <typename T>
+template <typename A>
 struct FilterbankBackward {
   Grid grid;
-  Strided<T, 3> dfy, dfx;
-  Strided<T, 1> dgamma;
-  Strided<T, 2> window;
-  T* dwindow;
+  Input<3> dfy, dfx;
+  Input<1> dgamma;
+  Input<2> window;
+  Output dwindow;
 
   void operator()(int64_t begin, int64_t end) const {
-    using A = Compute<T>;
     Filterbank<A> filters(grid);
     Matrix<A> dfy_rows(grid.n, grid.height), dfx_rows(grid.n, grid.width);
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window.at(b), window.strides[1]);
-      for (int64_t i = 0; i < grid.n; ++i) {
-        load_row(dfy.at(b, i), dfy.strides[2], grid.height, dfy_rows.row(i));
-        load_row(dfx.at(b, i), dfx.strides[2], grid.width, dfx_rows.row(i));
-      }
-      const A dlog_gamma = static_cast<A>(*dgamma.at(b)) * filters.gamma();
-      filters.backward(dfy_rows, dfx_rows, dlog_gamma, dwindow + b * 5);
+      filters.set_window(window, b);
+      A dgain;
+      dfy.load(dfy_rows.row(0), dfy_rows.ld(), grid.n, grid.height, b);
+      dfx.load(dfx_rows.row(0), dfx_rows.ld(), grid.n, grid.width, b);
+      dgamma.load(&dgain, 1, 1, 1, b);
+      filters.backward(dfy_rows, dfx_rows, static_cast<double>(dgain * filters.gamma()), dwindow, b);
     }
   }
 };
 
-FASTDRAW_RUN_RANGE(FilterbankForward)
-FASTDRAW_RUN_RANGE(FilterbankBackward)
+int64_t filters_cost(const Grid& grid) { return 24 * grid.n * (grid.height + grid.width); }
 
 std::tuple<Tensor, Tensor, Tensor> gaussian_filterbank(
     const Tensor& window, int64_t n, int64_t height, int64_t width, bool per_axis, double eps) {
@@ -69,10 +192,8 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_filterbank(
   check_tensor(op, "window", window, dtype, {B, 5});
   const Tensor fy = new_empty(window, {B, n, height}), fx = new_empty(window, {B, n, width});
   const Tensor gamma = new_empty(window, {B});
-  with_dtype(op, dtype, [&](auto element) {
-    using T = decltype(element);
-    const FilterbankForward<T> work{grid, window, output<T>(fy), output<T>(fx), output<T>(gamma)};
-    run_parallel(work, B, 16 * n * (height + width));
+  with_compute_type(op, dtype, [&](auto compute) {
+    run_parallel(FilterbankForward<decltype(compute)>{grid, window, fy, fx, gamma}, B, filters_cost(grid));
   });
   return {fy, fx, gamma};
 }
@@ -90,10 +211,9 @@ Tensor gaussian_filterbank_bwd(
   check_tensor(op, "dfx", dfx, dtype, {B, n, width});
   check_tensor(op, "dgamma", dgamma, dtype, {B});
   const Tensor dwindow = new_empty(window, {B, 5});
-  with_dtype(op, dtype, [&](auto element) {
-    using T = decltype(element);
-    const FilterbankBackward<T> work{grid, dfy, dfx, dgamma, window, output<T>(dwindow)};
-    run_parallel(work, B, 24 * n * (height + width));
+  with_compute_type(op, dtype, [&](auto compute) {
+    const FilterbankBackward<decltype(compute)> work{grid, dfy, dfx, dgamma, window, dwindow};
+    run_parallel(work, B, 2 * filters_cost(grid));
   });
   return dwindow;
 }

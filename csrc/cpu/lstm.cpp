@@ -4,82 +4,104 @@
 // 2 B U elements, backward 7 B U and 5 B U; the backward pass computes the gates again. No sums: deterministic.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <tuple>
 
+#include "cpu/simd.h"
 #include "cpu/tensor.h"
 
 namespace fastdraw {
 namespace {
 
-constexpr int64_t kPiece = 256;  // cells; ten arrays of float are 10 KiB of the L1 cache
+constexpr int64_t kPiece = 256;  // cells; seven arrays of float are 7 KiB of the L1 cache
 
-// Call piece(cell, size) on pieces of rows that together are the cells begin..end.
-template <typename Piece>
-inline void for_pieces(int64_t begin, int64_t end, int64_t U, const Piece& piece) {
+// A piece of one row in scratch memory; every result takes the place of an argument.
+template <typename A>
+struct Piece {
+  alignas(64) A gate[4][kPiece];  // i, f, g, o before their nonlinearities; backward: then their gradients
+  alignas(64) A cell[kPiece];     // c; forward: then c'
+  alignas(64) A hidden[kPiece];   // forward: h'; backward: dh
+  alignas(64) A dcell[kPiece];    // backward: dc', then dc
+};
+
+template <typename A>
+inline void forward(Piece<A>& at, int64_t size) {
+#pragma omp simd
+  for (int64_t u = 0; u < size; ++u) {
+    const A i = sigmoid(at.gate[0][u]).value, f = sigmoid(at.gate[1][u]).value, o = sigmoid(at.gate[3][u]).value;
+    at.cell[u] = f * at.cell[u] + i * tanh(at.gate[2][u]).value;
+    at.hidden[u] = o * tanh(at.cell[u]).value;
+  }
+}
+
+template <typename A>
+inline void backward(Piece<A>& at, int64_t size) {
+#pragma omp simd
+  for (int64_t u = 0; u < size; ++u) {
+    const Sigmoid<A> i = sigmoid(at.gate[0][u]), f = sigmoid(at.gate[1][u]), o = sigmoid(at.gate[3][u]);
+    const Tanh<A> g = tanh(at.gate[2][u]), out = tanh(f.value * at.cell[u] + i.value * g.value);
+    const A dcell = at.dcell[u] + at.hidden[u] * o.value * out.slope;
+    at.gate[0][u] = dcell * g.value * i.slope;
+    at.gate[1][u] = dcell * at.cell[u] * f.slope;
+    at.gate[2][u] = dcell * i.value * g.slope;
+    at.gate[3][u] = at.hidden[u] * out.value * o.slope;
+    at.dcell[u] = dcell * f.value;
+  }
+}
+
+FASTDRAW_CLONES void run_forward(Piece<float>& at, int64_t size) { forward(at, size); }
+FASTDRAW_CLONES void run_forward(Piece<double>& at, int64_t size) { forward(at, size); }
+FASTDRAW_CLONES void run_backward(Piece<float>& at, int64_t size) { backward(at, size); }
+FASTDRAW_CLONES void run_backward(Piece<double>& at, int64_t size) { backward(at, size); }
+
+// Call body(cell, size) on pieces of rows that together are the cells begin..end.
+template <typename Body>
+void for_pieces(int64_t begin, int64_t end, int64_t U, const Body& body) {
   while (begin < end) {
     const CellIndex cell = split_cell(begin, U);
     const int64_t size = std::min({kPiece, U - cell.u, end - begin});
-    piece(cell, size);
+    body(cell, size);
     begin += size;
   }
 }
 
-template <typename T>
+template <typename A>
 struct LstmForward {
   int64_t U;
-  Strided<T, 2> gates, c;
-  T *h, *c_next;
+  Input<2> gates, c;
+  Output h, c_next;
 
   void operator()(int64_t begin, int64_t end) const {
-    using A = Compute<T>;
-    for_pieces(begin, end, U, [this](CellIndex cell, int64_t size) {
-      alignas(64) A gate[4][kPiece], state[kPiece], hidden[kPiece];
-      for (int k = 0; k < 4; ++k) load_row(gates.at(cell.b, k * U + cell.u), gates.strides[1], size, gate[k]);
-      load_row(c.at(cell.b, cell.u), c.strides[1], size, state);
-#pragma omp simd
-      for (int64_t u = 0; u < size; ++u) {
-        state[u] = sigmoid(gate[1][u]).value * state[u] + sigmoid(gate[0][u]).value * tanh(gate[2][u]).value;
-        hidden[u] = sigmoid(gate[3][u]).value * tanh(state[u]).value;
-      }
-      store_row(hidden, size, h + join_cell(cell, U));
-      store_row(state, size, c_next + join_cell(cell, U));
+    Piece<A> at;
+    for_pieces(begin, end, U, [&](CellIndex cell, int64_t size) {
+      for (int k = 0; k < 4; ++k) gates.load(at.gate[k], kPiece, 1, size, cell.b, k * U + cell.u);
+      c.load(at.cell, kPiece, 1, size, cell.b, cell.u);
+      run_forward(at, size);
+      h.store(at.hidden, kPiece, 1, size, join_cell(cell, U));
+      c_next.store(at.cell, kPiece, 1, size, join_cell(cell, U));
     });
   }
 };
 
-template <typename T>
+template <typename A>
 struct LstmBackward {
   int64_t U;
-  Strided<T, 2> dh, dc_next, gates, c;
-  T *dgates, *dc;
+  Input<2> dh, dc_next, gates, c;
+  Output dgates, dc;
 
   void operator()(int64_t begin, int64_t end) const {
-    using A = Compute<T>;
-    for_pieces(begin, end, U, [this](CellIndex cell, int64_t size) {
-      alignas(64) A gate[4][kPiece], state[kPiece], dhidden[kPiece], dstate[kPiece];
-      for (int k = 0; k < 4; ++k) load_row(gates.at(cell.b, k * U + cell.u), gates.strides[1], size, gate[k]);
-      load_row(c.at(cell.b, cell.u), c.strides[1], size, state);
-      load_row(dh.at(cell.b, cell.u), dh.strides[1], size, dhidden);
-      load_row(dc_next.at(cell.b, cell.u), dc_next.strides[1], size, dstate);
-#pragma omp simd
-      for (int64_t u = 0; u < size; ++u) {
-        const Sigmoid<A> i = sigmoid(gate[0][u]), f = sigmoid(gate[1][u]), o = sigmoid(gate[3][u]);
-        const Tanh<A> g = tanh(gate[2][u]), out = tanh(f.value * state[u] + i.value * g.value);
-        const A dcell = dstate[u] + dhidden[u] * o.value * out.slope;
-        gate[0][u] = dcell * g.value * i.slope;
-        gate[1][u] = dcell * state[u] * f.slope;
-        gate[2][u] = dcell * i.value * g.slope;
-        gate[3][u] = dhidden[u] * out.value * o.slope;
-        dstate[u] = dcell * f.value;
-      }
-      for (int k = 0; k < 4; ++k) store_row(gate[k], size, dgates + gate_offset(cell, k, U));
-      store_row(dstate, size, dc + join_cell(cell, U));
+    Piece<A> at;
+    for_pieces(begin, end, U, [&](CellIndex cell, int64_t size) {
+      for (int k = 0; k < 4; ++k) gates.load(at.gate[k], kPiece, 1, size, cell.b, k * U + cell.u);
+      c.load(at.cell, kPiece, 1, size, cell.b, cell.u);
+      dh.load(at.hidden, kPiece, 1, size, cell.b, cell.u);
+      dc_next.load(at.dcell, kPiece, 1, size, cell.b, cell.u);
+      run_backward(at, size);
+      for (int k = 0; k < 4; ++k) dgates.store(at.gate[k], kPiece, 1, size, gate_offset(cell, k, U));
+      dc.store(at.dcell, kPiece, 1, size, join_cell(cell, U));
     });
   }
 };
-
-FASTDRAW_RUN_RANGE(LstmForward)
-FASTDRAW_RUN_RANGE(LstmBackward)
 
 std::tuple<Tensor, Tensor> lstm_gates(const Tensor& gates, const Tensor& c) {
   const char* op = "lstm_gates";
@@ -88,9 +110,8 @@ std::tuple<Tensor, Tensor> lstm_gates(const Tensor& gates, const Tensor& c) {
   const ScalarType dtype = c.scalar_type();
   check_tensor(op, "gates", gates, dtype, {B, 4 * U});
   const Tensor h = new_empty(c, {B, U}), c_next = new_empty(c, {B, U});
-  with_dtype(op, dtype, [&](auto element) {
-    using T = decltype(element);
-    run_parallel(LstmForward<T>{U, gates, c, output<T>(h), output<T>(c_next)}, B * U, 80);
+  with_compute_type(op, dtype, [&](auto compute) {
+    run_parallel(LstmForward<decltype(compute)>{U, gates, c, h, c_next}, B * U, 40);
   });
   return {h, c_next};
 }
@@ -105,9 +126,8 @@ std::tuple<Tensor, Tensor> lstm_gates_bwd(
   check_tensor(op, "dh", dh, dtype, {B, U});
   check_tensor(op, "dc_next", dc_next, dtype, {B, U});
   const Tensor dgates = new_empty(c, {B, 4 * U}), dc = new_empty(c, {B, U});
-  with_dtype(op, dtype, [&](auto element) {
-    using T = decltype(element);
-    run_parallel(LstmBackward<T>{U, dh, dc_next, gates, c, output<T>(dgates), output<T>(dc)}, B * U, 100);
+  with_compute_type(op, dtype, [&](auto compute) {
+    run_parallel(LstmBackward<decltype(compute)>{U, dh, dc_next, gates, c, dgates, dc}, B * U, 60);
   });
   return {dgates, dc};
 }

@@ -1,45 +1,69 @@
-// Between torch's tensors and the loops of the CPU kernels: refuse what would read or write out of bounds (the words for
-// users are in fastdraw/checks.py), pick the dtype, and share the samples among torch's threads.
+// Between torch's tensors and the loops of the CPU kernels: refuse what would read or write out of bounds (the words
+// for users are in fastdraw/checks.py), read and write any dtype, and share the samples among torch's threads.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <array>
 #include <initializer_list>
 #include <sstream>
 #include <string>
 
-#include "cpu/simd.h"
+#include "cpu/rows.h"
 
 namespace fastdraw {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// A tensor of D dimensions as a kernel reads it; data is null where an optional tensor was left out.
-template <typename T, size_t D>
-struct Strided {
-  const T* data = nullptr;
+inline int64_t element_size(ScalarType dtype) {
+  return dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
+}
+
+// A tensor of D dimensions and any strides that a kernel reads.
+template <size_t D>
+struct Input {
+  const char* data = nullptr;  // null: an optional tensor that was left out
+  ScalarType dtype{};
   std::array<int64_t, D> strides{};
 
-  Strided() = default;
-  Strided(const T* data, std::array<int64_t, D> strides) : data(data), strides(strides) {}
-  Strided(const Tensor& tensor) : data(static_cast<const T*>(tensor.const_data_ptr())) {
+  Input() = default;
+  Input(const Tensor& tensor) : data(static_cast<const char*>(tensor.const_data_ptr())), dtype(tensor.scalar_type()) {
     const auto from = tensor.strides();
-    std::copy(from.begin(), from.end(), strides.begin());
+    std::copy_n(from.begin(), D, strides.begin());
   }
 
-  template <typename... Index>
-  const T* at(Index... index) const {
+  // dst (rows, columns) in rows of ld = the last two dimensions (or the last, with one row) from element `first`.
+  template <typename A, typename... Index>
+  void load(A* dst, int64_t ld, int64_t rows, int64_t columns, Index... first) const {
     static_assert(sizeof...(Index) <= D);
-    const int64_t position[] = {index...};
-    const T* element = data;
-    for (size_t k = 0; k < sizeof...(Index); ++k) element += position[k] * strides[k];
-    return element;
+    const int64_t position[] = {first...};
+    int64_t offset = 0;
+    for (size_t k = 0; k < sizeof...(Index); ++k) offset += position[k] * strides[k];
+    load_rows(
+        dtype, data + offset * element_size(dtype), D < 2 ? 0 : strides[D - 2], strides[D - 1], rows, columns, dst, ld);
   }
 };
+
+// A contiguous tensor that a kernel writes.
+struct Output {
+  char* data = nullptr;  // null: a result that was not asked for
+  ScalarType dtype{};
+
+  Output() = default;
+  Output(const Tensor& tensor) : data(static_cast<char*>(tensor.mutable_data_ptr())), dtype(tensor.scalar_type()) {}
+
+  // The rows x columns elements from `offset` = src in rows of ld.
+  template <typename A>
+  void store(const A* src, int64_t ld, int64_t rows, int64_t columns, int64_t offset) const {
+    store_rows(dtype, src, ld, rows, columns, data + offset * element_size(dtype));
+  }
+};
+
+inline Tensor new_empty(const Tensor& like, std::initializer_list<int64_t> shape) {
+  return torch::stable::new_empty(like, shape);
+}
 
 inline std::string shape_text(const int64_t* sizes, size_t dim) {
   std::ostringstream text;
@@ -65,40 +89,23 @@ inline void check_tensor(
       shape_text(shape.begin(), shape.size()), ", got ", shape_text(sizes.data(), sizes.size()));
 }
 
-inline Tensor new_empty(const Tensor& like, std::initializer_list<int64_t> shape) {
-  return torch::stable::new_empty(like, shape);
-}
-
-template <typename T>
-T* output(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-// Call `body` with a value of the element type.
+// Call `body` with a value of the type in which `dtype` is computed and accumulated.
 template <typename Body>
-void with_dtype(const char* op, ScalarType dtype, const Body& body) {
+void with_compute_type(const char* op, ScalarType dtype, const Body& body) {
   switch (dtype) {
-    case ScalarType::Float: return body(float{});
+    case ScalarType::Float:
+    case ScalarType::BFloat16:
+    case ScalarType::Half: return body(float{});
     case ScalarType::Double: return body(double{});
-    case ScalarType::BFloat16: return body(BFloat16{});
-    case ScalarType::Half: return body(Half{});
     default: STD_TORCH_CHECK(false, op, ": there is no CPU kernel for ", torch::headeronly::toString(dtype));
   }
 }
 
-// Define run_range(work, begin, end), which does work(begin, end), for every dtype and every instruction set.
-#define FASTDRAW_RUN_RANGE(Work)                                                                                   \
-  FASTDRAW_CLONES void run_range(const Work<float>& work, int64_t begin, int64_t end) { work(begin, end); }        \
-  FASTDRAW_CLONES void run_range(const Work<double>& work, int64_t begin, int64_t end) { work(begin, end); }       \
-  FASTDRAW_CLONES void run_range(const Work<BFloat16>& work, int64_t begin, int64_t end) { work(begin, end); }     \
-  FASTDRAW_CLONES void run_range(const Work<Half>& work, int64_t begin, int64_t end) { work(begin, end); }
-
-// Do `work` on 0..count, where one element costs about `cost` multiply-adds.
+// Call work(begin, end) on ranges that together are 0..count. One element costs about `cost` multiply-adds.
 template <typename Work>
 void run_parallel(const Work& work, int64_t count, int64_t cost) {
   constexpr int64_t kThreadCost = 200'000;  // about 30 us: several times what waking a thread takes
-  const int64_t grain = std::max<int64_t>(1, kThreadCost / std::max<int64_t>(1, cost));
-  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run_range(work, begin, end); });
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kThreadCost / cost), work);
 }
 
 }  // namespace fastdraw

@@ -1,0 +1,67 @@
+// The rows of matrices in scratch memory: to and from tensors of any dtype, and two small products. Everything is
+// computed and accumulated in A: float, or double for float64.
+#pragma once
+
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#include "index.h"
+
+namespace fastdraw {
+
+using torch::headeronly::ScalarType;
+
+// A matrix in scratch memory, zero at first. Rows begin on a cache line and are padded with zeros to whole lines, `ld`
+// elements, so that loops over `ld` need no tail.
+template <typename A>
+class Matrix {
+  static constexpr std::align_val_t kLine{64};
+  struct Free {
+    void operator()(A* data) const { ::operator delete[](data, kLine); }
+  };
+  int64_t rows_, ld_;
+  std::unique_ptr<A[], Free> data_;
+
+ public:
+  Matrix(int64_t rows, int64_t columns)
+      : rows_(rows), ld_(round_up(columns, 64 / sizeof(A))), data_(new (kLine) A[static_cast<size_t>(rows_ * ld_)]()) {}
+  int64_t ld() const { return ld_; }
+  A* row(int64_t i) { return data_.get() + i * ld_; }
+  const A* row(int64_t i) const { return data_.get() + i * ld_; }
+  void zero() {
+    for (int64_t k = 0; k < rows_ * ld_; ++k) data_[k] = 0;
+  }
+};
+
+// dst (rows, columns) in rows of ld = src, a part of a tensor of `dtype`; strides are in elements.
+void load_rows(
+    ScalarType dtype, const void* src, int64_t row_stride, int64_t stride, int64_t rows, int64_t columns, float* dst,
+    int64_t ld);
+void load_rows(
+    ScalarType dtype, const void* src, int64_t row_stride, int64_t stride, int64_t rows, int64_t columns, double* dst,
+    int64_t ld);
+
+// dst, a contiguous matrix of `dtype`, = src (rows, columns) in rows of ld.
+void store_rows(ScalarType dtype, const float* src, int64_t ld, int64_t rows, int64_t columns, void* dst);
+void store_rows(ScalarType dtype, const double* src, int64_t ld, int64_t rows, int64_t columns, void* dst);
+
+// c (M, width) += a (M, K) x (K, width). a lies anywhere with strides am, ak; c and x in rows of ldc, ldx.
+void multiply_add(
+    int64_t M, int64_t K, int64_t width, float* c, int64_t ldc, const float* a, int64_t am, int64_t ak, const float* x,
+    int64_t ldx);
+void multiply_add(
+    int64_t M, int64_t K, int64_t width, double* c, int64_t ldc, const double* a, int64_t am, int64_t ak,
+    const double* x, int64_t ldx);
+
+// d (M, N) += x (M, width) y (N, width)^T; all in rows of ldd, ldx, ldy.
+void dot_add(
+    int64_t M, int64_t N, int64_t width, float* d, int64_t ldd, const float* x, int64_t ldx, const float* y,
+    int64_t ldy);
+void dot_add(
+    int64_t M, int64_t N, int64_t width, double* d, int64_t ldd, const double* x, int64_t ldx, const double* y,
+    int64_t ldy);
+
+}  // namespace fastdraw
