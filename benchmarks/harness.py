@@ -16,7 +16,9 @@ B, H, W = 100, 32, 64  # the contract's reference work
 
 def side_by_side(op: Op) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Parametrise a benchmark over the backends that can run the op on the CPU, and over its passes."""
-    able = [name for name in ("cpu", "reference") if dispatch.refusal(name, op.name, op.backends, "cpu", "float32") is None]
+    able = [
+        name for name in ("cpu", "reference") if dispatch.refusal(name, op.name, op.backends, "cpu", "float32") is None
+    ]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         function = pytest.mark.parametrize("backend", able)(function)

@@ -4,7 +4,8 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from . import extension, kernels
+from . import extension
+from .kernels import reason as triton_refusal
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 
@@ -16,7 +17,7 @@ _forced: str | None = os.environ.get("FASTDRAW_BACKEND") or None
 # Facts of the installation, found once; torch.compile then sees constants.
 extension_refusal = extension.load()
 cuda_refusal = None if extension.has_cuda() else "the extension was built without CUDA"
-triton_refusals = {device: kernels.reason(device) for device in ("cpu", "cuda")}
+triton_refusals = {device: triton_refusal(device) for device in ("cpu", "cuda")}
 
 
 class BackendError(RuntimeError):

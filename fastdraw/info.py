@@ -1,9 +1,7 @@
 """What is installed, and which backend serves each op here: `python -m fastdraw.info`."""
 
-import argparse
 import importlib.metadata
 import platform
-from collections.abc import Sequence
 
 import torch
 
@@ -11,7 +9,7 @@ from . import __version__, dispatch, extension, ops
 
 
 def report() -> str:
-    """Versions, build configuration, devices, and for every op which backends can run here, with the reason where one cannot."""
+    """Versions, build, devices, and for every op which backend serves it here and why the others cannot."""
     return "\n".join([*_versions(), "", *_build(), "", *_devices(), "", *_backends()])
 
 
@@ -67,12 +65,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the report, or with --table the table of kernels that the README shows."""
-    parser = argparse.ArgumentParser(prog="fastdraw info", description="Show versions, devices and what can run here.")
-    parser.add_argument("--table", action="store_true", help="print which backends have kernels for which op, in Markdown")
-    print(table() if parser.parse_args(argv).table else report())
-
-
 if __name__ == "__main__":
-    main()
+    print(report())

@@ -1,6 +1,7 @@
 """The command line: fastdraw COMMAND. A user's mistake ends as one line on stderr, status 1 (of usage: 2)."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,8 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    # Threads that wait sleep instead of spinning, or a busy machine slows training several times. Read as torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         parser = Parser(
             prog="fastdraw",

@@ -33,8 +33,8 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.cli.drawing import draw_steps
     from fastdraw.cli.evaluate import measure
     from fastdraw.evaluation import Accuracy, attention_map, curves, generation_gif, generation_strip, sample_grid
+    from fastdraw.files import write_atomically
     from fastdraw.training import Run, load_model
-    from fastdraw.training.files import write_atomically
 
     start = time.monotonic()
     out: Path = args.out

@@ -32,8 +32,8 @@ def main(argv: Sequence[str]) -> None:
     device_argument(parser)
     args = parser.parse_args(argv)
 
+    from fastdraw.files import write_atomically
     from fastdraw.training import load_model
-    from fastdraw.training.files import write_atomically
 
     model, settings = load_model(args.run, args.device)
     settings = settings.model_copy(update={"data": settings.data.at(args.root)})

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from fastdraw.evaluation.pages import CAPTION_HEIGHT, set_page, to_tile
+from fastdraw.files import write_atomically
 from fastdraw.reference.filterbank import window_geometry
-from fastdraw.training.files import write_atomically
 
 TILE_HEIGHT = 96
 GIF_TILE_HEIGHT = 128

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastdraw.evaluation.pages import to_tile
 from fastdraw.evaluation.pictures import spaced_steps
-from fastdraw.training.files import write_atomically
+from fastdraw.files import write_atomically
 
 DPI = 144
 TRAIN, TEST = "#0072B2", "#D55E00"

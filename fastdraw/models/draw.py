@@ -30,15 +30,20 @@ class SeqDrawConfig(BaseModel):
     height: int = Field(32, ge=1, description="of the image in pixels")
     width: int = Field(64, ge=1, description="of the image in pixels")
     channels: int = Field(1, ge=1, description="of the image")
-    stride: Literal["max", "per_axis"] = Field("max", description="spacing of the filters: DRAW's, or one for each axis")
+    stride: Literal["max", "per_axis"] = Field(
+        "max", description="spacing of the filters: DRAW's, or one for each axis"
+    )
 
 
 class SeqDraw(nn.Module):
     """Encodes and draws images of digit sequences.
 
-    Weights start normal with variance 1 / fan-in. The label vector of an item is its digit and its position, both one-hot. All states start from learned values:
-    h0 at 0, and the canvas at `canvas0`, which `set_canvas` can start from the mean of the data.
+    The label vector of an item is its digit and its position, both one-hot. Weights start normal with variance
+    1 / fan-in. All states start from learned values: h0 at 0, and the canvas at `canvas0`, which `set_canvas` can start
+    from the mean of the data.
     """
+
+    canvas0: Tensor
 
     def __init__(self, config: SeqDrawConfig):
         super().__init__()
@@ -85,7 +90,7 @@ class SeqDraw(nn.Module):
 
     @torch.no_grad()
     def set_canvas(self, mean: Tensor) -> None:
-        """Start the canvas (C, H, W) from the logit of a mean image in [0, 1], clipped to +-6 so that gradients flow."""
+        """Start the canvas from the logit of a mean image (C, H, W) in [0, 1], within +-6 so that gradients flow."""
         self.canvas0.copy_(torch.logit(mean, eps=1e-6).clamp(-6, 6))
 
     def labels(self, digits: Tensor, lengths: Tensor) -> Tensor:

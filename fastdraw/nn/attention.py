@@ -32,7 +32,7 @@ class AdditiveAttention(nn.Module):
     def forward(
         self, query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """query (B, query_size), keys (B, L, width), values (B, L, value_size) -> context, weights as in additive_attention.
+        """query (B, query_size), keys (B, L, width), values (B, L, value_size) -> context (B, value_size), weights.
 
         The keys are `self.keys(values)`, made once per sequence; lengths (B,) says how many items of each count.
         """

@@ -37,7 +37,7 @@ def glimpse_read(image: Tensor, window: Tensor, n: int, *, stride: str = "max", 
     image, window = autocast.to_lower(image, window)
     check_tensors("glimpse_read", image=(image, "B C H W"), window=(window, "B 5"))
     check_window_options("glimpse_read", n, stride, eps)
-    check_size("glimpse_read", tuple(image.shape[-2:]))
+    check_size("glimpse_read", (image.shape[-2], image.shape[-1]))
     return _glimpse_read(image, window, n, stride == "per_axis", eps)
 
 
@@ -103,7 +103,7 @@ def draw_read(
     image, canvas, window = autocast.to_lower(image, canvas, window)
     check_tensors("draw_read", image=(image, "B C H W"), canvas=(canvas, "B C H W"), window=(window, "B 5"))
     check_window_options("draw_read", n, stride, eps)
-    check_size("draw_read", tuple(image.shape[-2:]))
+    check_size("draw_read", (image.shape[-2], image.shape[-1]))
     return _draw_read(image, canvas, window, n, stride == "per_axis", eps)
 
 

@@ -125,9 +125,9 @@ class _TorchOp:
         torch.library.register_vmap(name, vmap)
 
         statics = {"backward": staticmethod(differentiate)}
-        eager = type(f"{name} in eager mode", (Function,), {"forward": staticmethod(forward), **statics})
+        eager: Any = type(f"{name} in eager mode", (Function,), {"forward": staticmethod(forward), **statics})
         statics |= {"forward": staticmethod(overload), "setup_context": staticmethod(setup), "vmap": staticmethod(vmap)}
-        functional = type(f"{name} under torch.func", (Function,), statics)
+        functional: Any = type(f"{name} under torch.func", (Function,), statics)
         self.overload, self.eager, self.functional = overload, eager.apply, functional.apply
 
     def __call__(self, *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from .filterbank import gaussian_filterbank
 
 def glimpse_read(image: Tensor, window: Tensor, n: int, *, stride: str = "max", eps: float = 1e-8) -> Tensor:
     """gamma * fy @ image @ fx^T: (B, C, H, W) -> (B, C, n, n)."""
-    fy, fx, gamma = gaussian_filterbank(window, n, tuple(image.shape[-2:]), stride=stride, eps=eps)
+    fy, fx, gamma = gaussian_filterbank(window, n, (image.shape[-2], image.shape[-1]), stride=stride, eps=eps)
     patch = fy[:, None] @ image @ fx[:, None].mT  # (B, C, n, n)
     return gamma[:, None, None, None] * patch
 

@@ -1,6 +1,6 @@
 """The recurrence of (conditional) DRAW over all its steps: the one loop over time (paper 000, eq. 3-17)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -168,7 +168,7 @@ class _Recurrence:
         self.weights, self.labels, self.lengths, self.steps = weights, labels, lengths, steps
         self.n_read, self.n_write, self.options, self.ops = n_read, n_write, options, ops
         self.grid = {"stride": options.stride, "eps": options.eps}
-        self.keys = None if labels is None else linear(labels, weights.align_key)  # (B, L, A), once per rollout
+        self.keys = None if labels is None else _affine(labels, weights.align_key)  # (B, L, A), once per rollout
 
     def start(self, batch: int) -> _State:
         h = self.weights.h0_dec.expand(batch, -1)
@@ -177,13 +177,13 @@ class _Recurrence:
     def attend(self, state: _State) -> tuple[Tensor | None, Tensor | None]:
         if self.keys is None:
             return None, None
-        query = linear(state.h, self.weights.align_query, self.weights.align_bias)
+        query = _affine(state.h, self.weights.align_query, self.weights.align_bias)
         return self.ops.additive_attention(query, self.keys, self.labels, self.weights.align_v, self.lengths)
 
     def read(self, image: Tensor, state: _State) -> tuple[Tensor, Tensor | None]:
         if self.n_read is None:
             return torch.cat([image, image - torch.sigmoid(state.canvas)], dim=1).flatten(1), None
-        window = linear(state.h, self.weights.read_window, self.weights.read_window_bias)
+        window = _affine(state.h, self.weights.read_window, self.weights.read_window_bias)
         return self.ops.draw_read(image, state.canvas, window, self.n_read, **self.grid), window
 
     def prior(self, state: _State, t: int) -> tuple[Tensor, Tensor]:
@@ -207,7 +207,7 @@ class _Recurrence:
         if self.n_write is None:
             canvas = state.canvas + patch.view_as(state.canvas)
         else:
-            window = linear(h, w.write_window, w.write_window_bias)
+            window = _affine(h, w.write_window, w.write_window_bias)
             patch = patch.unflatten(1, (-1, self.n_write, self.n_write))
             canvas = self.ops.glimpse_write(patch, window, size, canvas=state.canvas, **self.grid)
         if self.steps is not None:
@@ -215,6 +215,11 @@ class _Recurrence:
         return _State(h, c, canvas), window
 
 
-def _trace(records: list[tuple[Tensor | None, ...]]) -> DrawTrace:
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    assert weight is not None, "weights lack a part that the call has"
+    return linear(x, weight, bias)
+
+
+def _trace(records: Sequence[tuple[Tensor | None, ...]]) -> DrawTrace:
     columns = zip(*records, strict=True)
     return DrawTrace(*(None if column[0] is None else torch.stack(column) for column in columns))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fastdraw
 from fastdraw.errors import FastdrawError
-from fastdraw.training.files import write_atomically
+from fastdraw.files import write_atomically
 from fastdraw.training.settings import Settings
 
 FORMAT, VERSION = "fastdraw-checkpoint", 1

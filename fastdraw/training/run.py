@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdraw.errors import FastdrawError
-from fastdraw.training.files import write_atomically
+from fastdraw.files import write_atomically
 from fastdraw.training.settings import Settings, parse_settings
 
 
