@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map
 
 from fastdraw import ops
 
-from .cases import CASES, SMALL, TABLE, Case, Run, every_run, runs
+from .cases import CASES, SMALL, TABLE, Case, Run, every_run, parameter, runs
 from .checking import float_tensors, of_tensors
 
 ROLLOUTS = ("draw_rollout", "draw_generate")
@@ -115,12 +115,7 @@ OPCHECKED = [case for case in CASES if case == SMALL[case.op] or case.name in ("
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize(
     ("run", "case"),
-    [
-        pytest.param(run, case, id=f"{case}-{run}", marks=[pytest.mark.gpu] if run.device == "cuda" else [])
-        for run, op in FUSED
-        for case in OPCHECKED
-        if case.op == op
-    ],
+    [parameter(run, case) for run, op in FUSED for case in OPCHECKED if case.op == op],
 )
 def test_opcheck(run: Run, case: Case) -> None:
     calls = _torch_op_calls(run, case, torch.float32)
@@ -132,7 +127,7 @@ def test_opcheck(run: Run, case: Case) -> None:
         assert set(results.values()) == {"SUCCESS"}, results
 
 
-@pytest.mark.parametrize(("run", "op"), [pytest.param(run, op, id=f"{op}-{run}") for run, op in FUSED])
+@pytest.mark.parametrize(("run", "op"), [parameter(run, op) for run, op in FUSED])
 def test_schemas_in_python_and_cpp_are_equal(run: Run, op: str) -> None:
     from fastdraw.ops.op import NAMESPACES
 
@@ -140,6 +135,23 @@ def test_schemas_in_python_and_cpp_are_equal(run: Run, op: str) -> None:
     for name, schema in ((op, native.schema), (f"{op}_bwd", native.schema_bwd)):
         registered = getattr(getattr(torch.ops, namespace), name).default._schema
         assert registered == torch._C.parse_schema(f"{namespace}::{name}{schema}")
+
+
+@pytest.mark.parametrize(("run", "op"), [parameter(run, op) for run, op in FUSED])
+def test_eager_path_equals_the_registered_one(run: Run, op: str) -> None:
+    torch_op = TABLE[op].fused[run.backend]
+    arguments = _torch_op_calls(run, SMALL[op], torch.float64)[0][1]
+    leaves = [x.requires_grad_() for x in arguments if isinstance(x, Tensor)]
+
+    def with_derivatives(call) -> list[Tensor]:
+        outputs = call(*arguments)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        first = torch.autograd.grad(sum(y.sin().sum() for y in outputs), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(dx.square().sum() for dx in first), leaves)
+        return [*outputs, *first, *second]
+
+    for eager, registered in zip(with_derivatives(torch_op), with_derivatives(torch_op.overload), strict=True):
+        assert torch.equal(eager, registered)
 
 
 def test_every_op_with_kernels_is_checked() -> None:
