@@ -1,7 +1,7 @@
 """Build fastdraw: one stable-ABI extension, fastdraw/_C.abi3.so, for every torch >= 2.11 and Python >= 3.10.
 
 Environment:
-    FASTDRAW_CUDA         1: build the CUDA kernels or fail, 0: leave them out; unset: build them where torch and nvcc can
+    FASTDRAW_CUDA         1: build the CUDA kernels or fail; 0: leave them out; unset: build them where that is possible
     TORCH_CUDA_ARCH_LIST  GPU architectures in torch's notation; by default Ampere, Hopper, Blackwell and PTX
     CUDA_HOME, CXX        where the CUDA toolkit is, which C++ compiler to use
     MAX_JOBS              how many files are compiled at the same time
