@@ -1,0 +1,71 @@
+"""Fill the README's tables and figures from what was measured: `python scripts/readme.py`.
+
+A block stands between <!-- name --> and <!-- /name -->.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from fastdraw import info
+
+ROOT = Path(__file__).parents[1]
+
+
+def filled(text: str) -> str:
+    """The README with every block made anew."""
+    for name, make in BLOCKS.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, count = re.subn(
+            pattern, lambda found, make=make: found[1] + make() + "\n" + found[2], text, flags=re.DOTALL
+        )
+        if count != 1:
+            raise SystemExit(f"README.md has {count} blocks {name!r}, expected 1")
+    return text
+
+
+def _figures(path: str) -> Any:
+    return json.loads((ROOT / "docs" / "results" / path).read_text())
+
+
+def _percent(share: dict[str, float]) -> str:
+    return f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
+
+
+def _demo() -> str:
+    run = _figures("demo/metrics.json")
+    seconds = run["seconds"]
+    drawn = run["accuracy"]["1"]
+    return (
+        "In the run that is kept in [docs/results/demo](docs/results/demo), `fastdraw demo` took "
+        f"{seconds['command'] / 60:.1f} minutes on 2 CPU cores, {seconds['training'] / 60:.1f} of them for "
+        f"{run['settings']['steps']} steps of training. A reader that was trained on real digits only, and reads "
+        f"{_percent(run['reader'])} of held-out real digits right, read {_percent(drawn)} of {drawn['total']} drawn "
+        "digits as the digit asked for (95 % Wilson intervals)."
+    )
+
+
+def _results() -> str:
+    curve = _figures("seqdraw-mnist/curve.json")
+    run = _figures("seqdraw-mnist/evaluation.json")
+    lines = [
+        f"`fastdraw train --preset seqdraw-mnist` on full MNIST, 1 to 4 digits, shortened to {curve[-1]['step']} steps, "
+        f"{curve[-1]['seconds'] / 60:.0f} minutes on 2 cores that had other work too. The test bound fell from "
+        f"{curve[0]['loss']:.1f} nats per image at step {curve[0]['step']} to {curve[-1]['loss']:.1f}.",
+        "",
+        "| digits in the image | test NLL + KL = bound, nats | drawn images read as asked, all digits right |",
+        "|---|---|---|",
+    ]
+    for length, bound in run["test"]["by_length"].items():
+        sums = f"{bound['nll']:.1f} + {bound['kl']:.1f} = {bound['bound']:.1f}"
+        lines.append(f"| {length} | {sums} | {_percent(run['accuracy'][length])} |")
+    return "\n".join(lines)
+
+
+BLOCKS = {"demo": _demo, "table": info.table, "results": _results}
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text()))
