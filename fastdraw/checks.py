@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32)
@@ -69,7 +70,9 @@ def check_counts(
         raise ValueError(f"{op}: {name} must have shape (B,) with B = {batch}, got {tuple(counts.shape)}")
     if counts.device != device:
         raise ValueError(f"{op}: {name} is on {counts.device} and the other arguments on {device}; move one of them")
-    if batch == 0 or torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(counts):
+    if batch == 0 or torch.compiler.is_compiling() or isinstance(counts, FakeTensor):
+        return
+    if torch._C._functorch.is_batchedtensor(counts):
         return
     if counts.is_cuda and torch.cuda.is_current_stream_capturing():
         return
@@ -84,15 +87,16 @@ def check_window_options(op: str, n: int, stride: str, eps: float) -> None:
         raise ValueError(f"{op}: n must be an integer of at least 1, got {n!r}")
     if stride not in ("max", "per_axis"):
         raise ValueError(f"{op}: stride must be 'max' or 'per_axis', got {stride!r}")
-    if not 0 < eps < float("inf"):
+    if not isinstance(eps, (int, float)) or not 0 < eps < float("inf"):
         raise ValueError(f"{op}: eps must be positive and finite, got {eps!r}")
 
 
 def check_size(op: str, size: tuple[int, int]) -> tuple[int, int]:
     """Check an image size (H, W) and return it as a tuple."""
+    pair = isinstance(size, (tuple, list)) and len(size) == 2
+    if not pair or not all(isinstance(side, (int, torch.SymInt)) and side >= 1 for side in size):
+        raise ValueError(f"{op}: size must be (H, W) with both at least 1, got {size!r}")
     height, width = size
-    if height < 1 or width < 1:
-        raise ValueError(f"{op}: size must be (H, W) with both at least 1, got {tuple(size)}")
     return height, width
 
 
