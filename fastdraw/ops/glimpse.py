@@ -71,8 +71,10 @@ def glimpse_write(
     """
     patch, window = autocast.to_lower(patch, window)
     height, width = check_size("glimpse_write", size)
-    if isinstance(canvas, Tensor) and torch.is_autocast_enabled(canvas.device.type) and canvas.dtype != patch.dtype:
-        return canvas + glimpse_write(patch, window, size, stride=stride, eps=eps)
+    if canvas is not None and _keeps_its_dtype(canvas, patch):
+        written = glimpse_write(patch, window, size, stride=stride, eps=eps)
+        check_tensors("glimpse_write", canvas=(canvas, " ".join(map(str, written.shape))))
+        return canvas + written
     check_tensors(
         "glimpse_write", patch=(patch, "B C N N"), window=(window, "B 5"), canvas=(canvas, f"B C {height} {width}")
     )
@@ -105,6 +107,12 @@ def draw_read(
     check_window_options("draw_read", n, stride, eps)
     check_size("draw_read", (image.shape[-2], image.shape[-1]))
     return _draw_read(image, canvas, window, n, stride == "per_axis", eps)
+
+
+def _keeps_its_dtype(canvas, patch):
+    if not (isinstance(canvas, Tensor) and isinstance(patch, Tensor) and torch.is_autocast_enabled(canvas.device.type)):
+        return False
+    return canvas.dtype == torch.float32 and patch.dtype in (torch.bfloat16, torch.float16)
 
 
 def _reference_read(image, window, n, per_axis, eps):

@@ -82,7 +82,8 @@ def _in_float32(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     if dtype not in (torch.bfloat16, torch.float16):
         return function(*arguments)
     limits = torch.finfo(dtype)
-    outputs = function(*(x.float() if isinstance(x, Tensor) and x.dtype == dtype else x for x in arguments))
+    with torch.autocast(arguments[0].device.type, enabled=False):  # which would round the filters again
+        outputs = function(*(x.float() if isinstance(x, Tensor) and x.dtype == dtype else x for x in arguments))
     if isinstance(outputs, Tensor):
         return outputs.clamp(limits.min, limits.max).to(dtype)
     return tuple(y.clamp(limits.min, limits.max).to(dtype) for y in outputs)
@@ -157,7 +158,7 @@ def _register(namespace: str, name: str, native: Native) -> _TorchOp:
     def second_derivative(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
         create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):
             # A view of each tensor tells apart two arguments that are the same tensor.
             tensors = [x.view_as(x) for x in ctx.saved_tensors]
             outputs = native.reference_bwd(*tensors, *ctx.scalars)
