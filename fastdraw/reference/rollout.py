@@ -113,7 +113,8 @@ def draw_rollout(
         z, kl = step_ops.sample_kl(mu_q, log_sigma_q, noise[t], mu_p, log_sigma_p)
         state, write_window = recurrence.write(state, z, y, t)
         kls.append(kl if steps is None else torch.where(t < steps, kl, 0.0))
-        records.append((alpha, read_window, write_window, state.canvas))
+        if trace:
+            records.append((alpha, read_window, write_window, state.canvas))
     output = DrawOutput(step_ops.bernoulli_nll(state.canvas, image), torch.stack(kls), state.canvas)
     return (output, _trace(records)) if trace else output
 
@@ -140,7 +141,8 @@ def draw_generate(
         mu_p, log_sigma_p = recurrence.prior(state, t)
         z = mu_p + log_sigma_p.exp() * noise[t]
         state, write_window = recurrence.write(state, z, y, t)
-        records.append((alpha, None, write_window, state.canvas))
+        if trace or frames:
+            records.append((alpha, None, write_window, state.canvas))
     canvas = torch.stack([record[3] for record in records]) if frames else state.canvas
     return (canvas, _trace(records)) if trace else canvas
 
