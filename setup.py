@@ -166,7 +166,8 @@ extension = (CUDAExtension if CONFIG["cuda"] else CppExtension)(
     depends=sources("*.h", "cpu/*.h", "cuda/*.cuh", "cuda/*.h"),
     include_dirs=[str(Path("csrc").resolve())],
     define_macros=[*DEFINES, *([("USE_CUDA", None)] if CONFIG["cuda"] else [])],
-    extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
+    # Error messages name the source file, which is not to tell where it was built.
+    extra_compile_args={"cxx": [*CXX_FLAGS, f"-fmacro-prefix-map={Path.cwd()}/="], "nvcc": NVCC_FLAGS},
     extra_link_args=["-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else [],
     py_limited_api=True,
 )

@@ -99,6 +99,7 @@ struct ReadForward {
       filters.set_window(window, b);
       for (int64_t c = 0; c < C; ++c) {
         rows.zero();
+        // Down the image first: the product that is left for the columns is then only N rows high.
         for (int64_t top = 0; top < H; top += kStrip) {
           const int64_t count = std::min(kStrip, H - top);
           strip.load(b, c, top, count);
@@ -213,6 +214,7 @@ struct WriteForward {
         multiply_add(N, N, ldw, rows.row(0), ldw, product.row(0), N, 1, filters.fx.row(0), ldw);
         for (int64_t top = 0; top < H; top += kStrip) {
           const int64_t count = std::min(kStrip, H - top);
+          // Summed apart from the canvas and added at the end, so that a faint stroke is not rounded at every filter.
           pixels.zero();
           multiply_add(count, N, ldw, pixels.row(0), ldw, filters.fy.row(0) + top, 1, ldh, rows.row(0), ldw);
           if (canvas.data != nullptr) {

@@ -1,3 +1,6 @@
+// Every loop here runs along rows that lie side by side in memory, and is left to the compiler to vectorise: for each
+// instruction set on its own, see FASTDRAW_CLONES. The order of every sum is fixed by the sizes alone, so that a result
+// does not depend on the number of threads.
 #include "cpu/rows.h"
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -70,19 +73,40 @@ inline void multiply_add_all(
   for (; m < M; ++m) multiply_add_rows<1>(K, width, c + m * ldc, ldc, a + m * am, am, ak, x, ldx);
 }
 
+// Half a cache line at once, written out: what compilers make of a reduction over single elements adds up the lanes of
+// every sum one by one at the end, which here takes as long as the loop.
+template <typename A>
+struct Lanes {
+  static constexpr int kCount = 32 / sizeof(A);
+  typedef A Vector __attribute__((vector_size(32), may_alias));
+};
+
+template <typename A>
+inline A sum_lanes(const typename Lanes<A>::Vector& vector) {
+  A lane[Lanes<A>::kCount];
+  for (int k = 0; k < Lanes<A>::kCount; ++k) lane[k] = vector[k];
+  for (int half = Lanes<A>::kCount / 2; half > 0; half /= 2) {
+    for (int k = 0; k < half; ++k) lane[k] += lane[k + half];
+  }
+  return lane[0];
+}
+
 // The 8 sums of 2 x 4 dot products: enough independent chains to hide the latency of an addition.
 template <typename A>
-inline void dot_add_2x4(
-    int64_t width, A* d, int64_t ldd, const A* __restrict x, int64_t ldx, const A* __restrict y, int64_t ldy) {
-  A s00 = 0, s01 = 0, s02 = 0, s03 = 0, s10 = 0, s11 = 0, s12 = 0, s13 = 0;
-#pragma omp simd reduction(+ : s00, s01, s02, s03, s10, s11, s12, s13)
-  for (int64_t w = 0; w < width; ++w) {
-    const A x0 = x[w], x1 = x[ldx + w], y0 = y[w], y1 = y[ldy + w], y2 = y[2 * ldy + w], y3 = y[3 * ldy + w];
+inline void dot_add_2x4(int64_t width, A* d, int64_t ldd, const A* x, int64_t ldx, const A* y, int64_t ldy) {
+  using Vector = typename Lanes<A>::Vector;
+  const auto lanes = [](const A* row) { return reinterpret_cast<const Vector*>(row); };
+  const Vector *X0 = lanes(x), *X1 = lanes(x + ldx);
+  const Vector *Y0 = lanes(y), *Y1 = lanes(y + ldy), *Y2 = lanes(y + 2 * ldy), *Y3 = lanes(y + 3 * ldy);
+  Vector s00{}, s01{}, s02{}, s03{}, s10{}, s11{}, s12{}, s13{};
+  for (int64_t k = 0; k < width / Lanes<A>::kCount; ++k) {
+    const Vector x0 = X0[k], x1 = X1[k], y0 = Y0[k], y1 = Y1[k], y2 = Y2[k], y3 = Y3[k];
     s00 += x0 * y0, s01 += x0 * y1, s02 += x0 * y2, s03 += x0 * y3;
     s10 += x1 * y0, s11 += x1 * y1, s12 += x1 * y2, s13 += x1 * y3;
   }
-  d[0] += s00, d[1] += s01, d[2] += s02, d[3] += s03;
-  d[ldd] += s10, d[ldd + 1] += s11, d[ldd + 2] += s12, d[ldd + 3] += s13;
+  d[0] += sum_lanes<A>(s00), d[1] += sum_lanes<A>(s01), d[2] += sum_lanes<A>(s02), d[3] += sum_lanes<A>(s03);
+  d[ldd] += sum_lanes<A>(s10), d[ldd + 1] += sum_lanes<A>(s11);
+  d[ldd + 2] += sum_lanes<A>(s12), d[ldd + 3] += sum_lanes<A>(s13);
 }
 
 template <typename A>

@@ -56,7 +56,7 @@ void multiply_add(
     int64_t M, int64_t K, int64_t width, double* c, int64_t ldc, const double* a, int64_t am, int64_t ak,
     const double* x, int64_t ldx);
 
-// d (M, N) += x (M, width) y (N, width)^T; all in rows of ldd, ldx, ldy.
+// d (M, N) += x (M, width) y (N, width)^T; d in rows of ldd, x and y in rows of a Matrix, whole lines of it.
 void dot_add(
     int64_t M, int64_t N, int64_t width, float* d, int64_t ldd, const float* x, int64_t ldx, const float* y,
     int64_t ldy);
