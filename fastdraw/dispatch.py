@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from . import extension
+from .errors import FastdrawError
 from .kernels import reason as triton_refusal
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
@@ -20,7 +21,7 @@ cuda_refusal = None if extension.has_cuda() else "the extension was built withou
 triton_refusals = {device: triton_refusal(device) for device in ("cpu", "cuda")}
 
 
-class BackendError(RuntimeError):
+class BackendError(FastdrawError, RuntimeError):
     """The backend that was asked for cannot serve the call; the message says why."""
 
 
@@ -35,7 +36,9 @@ def backend(name: str) -> Iterator[None]:
         ValueError: no backend has that name.
     """
     global _forced
-    before, _forced = _forced, _known(name)
+    if name not in BACKENDS:
+        raise ValueError(_unknown(name))
+    before, _forced = _forced, name
     try:
         yield
     finally:
@@ -43,8 +46,14 @@ def backend(name: str) -> Iterator[None]:
 
 
 def forced() -> str | None:
-    """The backend that the user asked for, if any."""
-    return None if _forced is None else _known(_forced)
+    """The backend that the user asked for, if any.
+
+    Raises:
+        BackendError: FASTDRAW_BACKEND names none.
+    """
+    if _forced is not None and _forced not in BACKENDS:
+        raise BackendError(f"FASTDRAW_BACKEND: {_unknown(_forced)}")
+    return _forced
 
 
 def choose(op: str, kernels: Collection[str], device: str, dtype: str) -> str:
@@ -55,6 +64,11 @@ def choose(op: str, kernels: Collection[str], device: str, dtype: str) -> str:
         if reason is not None:
             raise BackendError(f"{op}: the backend {asked!r} was asked for and cannot run: {reason}")
         return asked
+    return preferred(op, kernels, device, dtype)
+
+
+def preferred(op: str, kernels: Collection[str], device: str, dtype: str) -> str:
+    """The backend that serves the call where the user asked for none."""
     for name in PREFERENCE.get(device, ()):
         if refusal(name, op, kernels, device, dtype) is None:
             return name
@@ -78,7 +92,5 @@ def refusal(name: str, op: str, kernels: Collection[str], device: str, dtype: st
     return cuda_refusal if name == "cuda" else None
 
 
-def _known(name: str) -> str:
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    return name
+def _unknown(name: str) -> str:
+    return f"backend must be one of {', '.join(BACKENDS)}, got {name!r}"

@@ -41,16 +41,16 @@ def _devices() -> list[str]:
 
 def _backends() -> list[str]:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    lines = []
+    asked = dispatch.forced()
+    lines = [] if asked is None else [f"backend asked for: {asked}"]
     for device in devices:
         lines.append(f"ops on {device} tensors (float32):")
         for op in ops.TABLE:
-            chosen = dispatch.choose(op.name, op.backends, device, "float32")
-            lines.append(f"  {op.name:<20} {chosen}")
-            for name in dispatch.BACKENDS:
-                why = dispatch.refusal(name, op.name, op.backends, device, "float32")
-                if why is not None:
-                    lines.append(f"    not {name}: {why}")
+            call = op.name, op.backends, device, "float32"
+            refusals = {name: why for name in dispatch.BACKENDS if (why := dispatch.refusal(name, *call)) is not None}
+            chosen = asked or dispatch.preferred(*call)
+            lines.append(f"  {op.name:<20} {'cannot run' if chosen in refusals else chosen}")
+            lines += [f"    not {name}: {why}" for name, why in refusals.items()]
         lines.append("  lstm_step: products by torch, gates by lstm_gates")
         lines.append("  draw_rollout, draw_generate: a loop over time of the ops above")
     return lines

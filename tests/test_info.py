@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from fastdraw import ops
+import fastdraw
+from fastdraw import info, ops
 
 
 def test_info_runs_and_lists_every_op() -> None:
@@ -14,3 +15,10 @@ def test_info_runs_and_lists_every_op() -> None:
         assert name in done.stdout, name
     for word in ("fastdraw", "python", "torch", "triton", "extension", "device cpu"):
         assert word in done.stdout, word
+
+
+def test_info_of_a_forced_backend_says_what_cannot_run() -> None:
+    with fastdraw.backend("cuda"):
+        text = info.report()
+    assert "backend asked for: cuda\n" in text
+    assert "  gaussian_kl          cannot run\n    not cuda: gaussian_kl has no cuda kernel\n" in text
