@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastdraw.cli.arguments import Parser, count, device_argument, run_argument
+from fastdraw.errors import FastdrawError
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,6 +30,11 @@ def main(argv: Sequence[str]) -> None:
 
     asked = parse_digits(args.digits)
     model, settings = load_model(args.run, args.device)
+    if len(asked) > settings.model.positions:
+        raise FastdrawError(
+            f"--digits {args.digits} are {len(asked)} digits, and the model knows "
+            f"{settings.model.positions} position(s): ask for fewer, or train with more --model.positions"
+        )
     longest = settings.data.longest
     if len(asked) > longest:
         print(f"note: {args.run} was trained on images of up to {longest} digits; these {len(asked)} may be illegible")

@@ -75,6 +75,24 @@ def test_mistake_is_one_line_and_harms_nothing(
     assert [path.name for path in tmp_path.rglob("*")] == ["EMPTY"]
 
 
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [("cuda", "the backend 'cuda' was asked for and cannot run"), ("fast", "FASTDRAW_BACKEND: backend must be one of")],
+)
+def test_backend_that_cannot_run_is_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], backend: str, message: str
+) -> None:
+    monkeypatch.setattr("fastdraw.dispatch._forced", backend)
+    fails(["sample", str(run), "--digits", "1"], 1, message, capsys)
+
+
+def test_digits_beyond_the_positions_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    one_digit = tiny_arguments(**{"steps": 1, "model.positions": 1, "data.lengths": (1, 0, 0, 0)})
+    assert main(["train", *one_digit, "--out", str(folder)]) == 0
+    fails(["sample", str(folder), "--digits", "12"], 1, "12 are 2 digits, and the model knows 1 position", capsys)
+
+
 def test_missing_data_leaves_no_run_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(["train", "--root", str(tmp_path), "--out", str(tmp_path / "run")], 1, "is missing.*--download", capsys)
     assert list(tmp_path.iterdir()) == []
