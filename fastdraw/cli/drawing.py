@@ -46,9 +46,8 @@ def draw_steps(model: "SeqDraw", digits: Tensor, seed: int) -> Drawing:
     )
 
 
-def draw_images(model: "SeqDraw", digits: Tensor, seed: int) -> Tensor:
+def draw_images(model: "SeqDraw", digits: Tensor, generator: torch.Generator) -> Tensor:
     """Draw digits (B, L) and return the images (B, C, H, W) in [0, 1], on the CPU."""
-    generator = torch.Generator().manual_seed(seed)
     images = []
     for part in digits.split(CHUNK):
         noise, lengths = _noise(model, part, generator)

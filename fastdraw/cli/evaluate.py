@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(model: "SeqDraw", settings: "Settings", images: int) -> dict[str, Any]:
-    """Measure a model on `images` test images and as many drawn ones for every length that it was trained on.
+    """Measure a model on `images` drawn images, and test ones in whole batches, of every length that it was trained on.
 
     Returns:
         test: nll, kl and bound in nats per image, each length weighted as in training, and so for each length alone;
@@ -62,13 +62,15 @@ def measure(model: "SeqDraw", settings: "Settings", images: int) -> dict[str, An
     weights = {length: weight for length, weight in enumerate(settings.data.lengths, 1) if weight > 0}
     reader = train_reader(load_cells(root, "train"), SEED)
     bounds, accuracies = {}, {}
+    # One stream for all: the noise of a drawing owes nothing to the digits that it is asked for.
+    generator = torch.Generator().manual_seed(SEED)
     batch = min(BATCH, images)
     for length in weights:
         alone = settings.data.model_copy(update={"lengths": tuple(float(length == other) for other in range(1, 5))})
         bound = measure_bound(model, held_out_digits(alone, batch), math.ceil(images / batch))
         bounds[length] = bound._asdict() | {"bound": sum(bound)}
-        asked = torch.randint(10, (images, length), generator=torch.Generator().manual_seed(SEED))
-        read = read_digits(reader, draw_images(model, asked, SEED), length)
+        asked = torch.randint(10, (images, length), generator=generator)
+        read = read_digits(reader, draw_images(model, asked, generator), length)
         accuracies[length] = accuracy(read, asked)._asdict()
     total = sum(weights.values())
     mean = {key: sum(weights[length] * bounds[length][key] for length in weights) / total for key in bounds[length]}
