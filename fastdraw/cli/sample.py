@@ -8,10 +8,11 @@ from fastdraw.errors import FastdrawError
 
 
 def main(argv: Sequence[str]) -> None:
-    """Draw digits and write samples.png, strip.png, generation.gif and attention.png."""
+    """Draw digits and write samples.png, strip.png, generation.gif, attention.png and the run's curves.png."""
     parser = Parser(
         prog="fastdraw sample",
-        description="Draw digits with a trained model: samples.png, strip.png, generation.gif and attention.png.",
+        description="Draw digits with a trained model: samples.png, strip.png, generation.gif and attention.png;\n"
+        "and how its loss fell: curves.png.",
         epilog="example:\n  fastdraw sample runs/seqdraw --digits 157 --count 8 --out pictures",
     )
     run_argument(parser)
@@ -25,8 +26,8 @@ def main(argv: Sequence[str]) -> None:
     import torch
 
     from fastdraw.cli.drawing import draw_steps, parse_digits
-    from fastdraw.evaluation import attention_map, generation_gif, generation_strip, sample_grid
-    from fastdraw.training import load_model
+    from fastdraw.evaluation import attention_map, curves, generation_gif, generation_strip, sample_grid
+    from fastdraw.training import Run, load_model
 
     asked = parse_digits(args.digits)
     model, settings = load_model(args.run, args.device)
@@ -55,4 +56,7 @@ def main(argv: Sequence[str]) -> None:
         captions,
     )
     attention_map(drawing.attention[:, :1], digits[:1], drawing.frames[:, :1], out / "attention.png")
-    print(f"wrote samples.png, strip.png, generation.gif and attention.png to {out}")
+    rows = Run.open(args.run).metrics()
+    if rows:  # none where a run was stopped before its first
+        curves(rows, out / "curves.png")
+    print(f"wrote the pictures to {out}")

@@ -1,6 +1,7 @@
 """What the commands write, on a tiny run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from fastdraw.training import Run
 from fastdraw.training.settings import fields
 from tests.training.tiny import files, tiny, tiny_arguments
 
-PICTURES = {"samples.png", "strip.png", "generation.gif", "attention.png"}
+PICTURES = {"samples.png", "strip.png", "generation.gif", "attention.png", "curves.png"}
 
 
 @pytest.fixture
@@ -76,6 +77,13 @@ def test_sample_beyond_the_trained_length_says_so(run: Path, capsys: pytest.Capt
     assert main(["sample", str(run), "--digits", "157", "--count", "1"]) == 0
     assert "was trained on images of up to 2 digits" in capsys.readouterr().out
     assert pictures(run / "samples" / "157") == PICTURES
+
+
+def test_sample_of_a_run_without_rows_has_no_curves(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("metrics.jsonl", "samples"))
+    assert main(["sample", str(folder), "--digits", "1", "--count", "1", "--out", str(tmp_path / "out")]) == 0
+    assert pictures(tmp_path / "out") == PICTURES - {"curves.png"}
 
 
 def test_reconstruct_writes_its_picture(run: Path, tmp_path: Path) -> None:
