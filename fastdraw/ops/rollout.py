@@ -171,6 +171,10 @@ def _check(
             check_window_options(op, side, "max", 1.0)
     if sizes["T"] < 1:
         raise ValueError(f"{op}: noise must hold at least one step, got T = 0")
+    if labels is not None and sizes["L"] < 1:
+        raise ValueError(f"{op}: labels must hold at least one item, got L = 0")
+    if labels is None and lengths is not None:
+        raise ValueError(f"{op}: lengths count the items of labels, and labels is None; leave both out")
     pixels = sizes["C"] * sizes["H"] * sizes["W"]
     widths = {
         "dec_ih": ("F", sizes["Z"] + sizes["D"], "Z + D"),
