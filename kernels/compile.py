@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ..errors import FastdrawError
+from ..files import write_atomically
 from . import lstm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,9 +183,7 @@ def main() -> None:
     text = page(compile_all())
     print(text)
     PAGE.parent.mkdir(exist_ok=True)
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, PAGE)
+    write_atomically(PAGE, text.encode())
 
 
 if __name__ == "__main__":
