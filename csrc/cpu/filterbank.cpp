@@ -116,7 +116,7 @@ FASTDRAW_CLONES AxisGradient filter_rows_bwd(const Axis& axis, const double* f, 
 }
 
 Geometry window_geometry(const double (&raw)[5], const Grid& grid, ScalarType dtype) {
-  constexpr double kMaxCentre = 1e6, kMaxLog = 30, kMaxHalf = 65504;
+  constexpr double kMaxCentre = 1e6, kMaxLog = 32, kMaxHalf = 65504;
   Geometry at{};
   double in_range[5];
   for (int k = 0; k < 5; ++k) in_range[k] = clamp(raw[k], k < 2 ? kMaxCentre : kMaxLog, at.free[k]);

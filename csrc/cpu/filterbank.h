@@ -6,7 +6,7 @@
 //
 //   dmu[i] = 1/sigma sum_a u f d,   dlog_sigma2 = 1/2 sum_{i,a} u^2 f d
 //
-// Ranges (raw g~ within +-1e6, logs within +-30) keep everything finite. Where |u| is 40, e is 0 in every dtype.
+// Ranges (raw g~ within +-1e6, logs within +-32) keep everything finite. Where |u| is 40, e is 0 in every dtype.
 #pragma once
 
 #include <limits>

@@ -24,16 +24,11 @@ using torch::stable::Tensor;
 template <typename Body>
 void dispatch_dtype(const char* op, ScalarType dtype, Body body) {
   switch (dtype) {
-    case ScalarType::Float:
-      return body(float{});
-    case ScalarType::Double:
-      return body(double{});
-    case ScalarType::BFloat16:
-      return body(__nv_bfloat16{});
-    case ScalarType::Half:
-      return body(__half{});
-    default:
-      STD_TORCH_CHECK(false, op, ": expected float32, bfloat16, float16 or float64");
+    case ScalarType::Float: return body(float{});
+    case ScalarType::Double: return body(double{});
+    case ScalarType::BFloat16: return body(__nv_bfloat16{});
+    case ScalarType::Half: return body(__half{});
+    default: STD_TORCH_CHECK(false, op, ": expected float32, bfloat16, float16 or float64");
   }
 }
 
@@ -61,11 +56,13 @@ void check_launch(const char* op) {
 
 // What would corrupt memory if it were wrong; the Python layer says the same with more words before it comes to this.
 void check_like(const char* op, const char* name, const Tensor& tensor, const Tensor& c, int64_t columns) {
-  STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == c.size(0) && tensor.size(1) == columns, op, ": ", name,
-                  " must have shape (B, ", columns == c.size(1) ? "U" : "4U", ") with (B, U) from c");
+  STD_TORCH_CHECK(
+      tensor.dim() == 2 && tensor.size(0) == c.size(0) && tensor.size(1) == columns, op, ": ", name,
+      " must have shape (B, ", columns == c.size(1) ? "U" : "4U", ") with (B, U) from c");
   STD_TORCH_CHECK(tensor.scalar_type() == c.scalar_type(), op, ": ", name, " must have the dtype of c");
-  STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == c.get_device_index(), op, ": ", name,
-                  " must be on the device of c");
+  STD_TORCH_CHECK(
+      tensor.is_cuda() && tensor.get_device_index() == c.get_device_index(), op, ": ", name,
+      " must be on the device of c");
 }
 
 std::tuple<Tensor, Tensor> lstm_gates(const Tensor& gates, const Tensor& c) {
@@ -78,15 +75,15 @@ std::tuple<Tensor, Tensor> lstm_gates(const Tensor& gates, const Tensor& c) {
   const Tensor h = torch::stable::new_empty(c, {B, U}), c_next = torch::stable::new_empty(c, {B, U});
   dispatch_dtype("lstm_gates", c.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    fastdraw::launch_lstm_gates_fwd(out<T>(h), out<T>(c_next), in<T>(gates_rows), in<T>(c_rows), B, U,
-                                    current_stream(c));
+    fastdraw::launch_lstm_gates_fwd(
+        out<T>(h), out<T>(c_next), in<T>(gates_rows), in<T>(c_rows), B, U, current_stream(c));
   });
   check_launch("lstm_gates");
   return {h, c_next};
 }
 
-std::tuple<Tensor, Tensor> lstm_gates_bwd(const Tensor& dh, const Tensor& dc_next, const Tensor& gates,
-                                          const Tensor& c) {
+std::tuple<Tensor, Tensor> lstm_gates_bwd(
+    const Tensor& dh, const Tensor& dc_next, const Tensor& gates, const Tensor& c) {
   STD_TORCH_CHECK(c.dim() == 2 && c.is_cuda(), "lstm_gates_bwd: c must be a CUDA tensor of shape (B, U)");
   const int64_t B = c.size(0), U = c.size(1);
   check_like("lstm_gates_bwd", "dh", dh, c, U);
@@ -99,8 +96,9 @@ std::tuple<Tensor, Tensor> lstm_gates_bwd(const Tensor& dh, const Tensor& dc_nex
   const Tensor dgates = torch::stable::new_empty(c, {B, 4 * U}), dc = torch::stable::new_empty(c, {B, U});
   dispatch_dtype("lstm_gates_bwd", c.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    fastdraw::launch_lstm_gates_bwd(out<T>(dgates), out<T>(dc), in<T>(dh_rows), in<T>(dc_next_rows), in<T>(gates_rows),
-                                    in<T>(c_rows), B, U, current_stream(c));
+    fastdraw::launch_lstm_gates_bwd(
+        out<T>(dgates), out<T>(dc), in<T>(dh_rows), in<T>(dc_next_rows), in<T>(gates_rows), in<T>(c_rows), B, U,
+        current_stream(c));
   });
   check_launch("lstm_gates_bwd");
   return {dgates, dc};

@@ -24,31 +24,15 @@ constexpr int kThreads = 128;
 constexpr int kVectorBytes = 16;  // the widest load of one thread
 
 // float16 and bfloat16 are computed in float. Conversions by name: torch's build flags take the implicit ones away.
-__device__ float widen(float x) {
-  return x;
-}
-__device__ double widen(double x) {
-  return x;
-}
-__device__ float widen(__half x) {
-  return __half2float(x);
-}
-__device__ float widen(__nv_bfloat16 x) {
-  return __bfloat162float(x);
-}
+__device__ float widen(float x) { return x; }
+__device__ double widen(double x) { return x; }
+__device__ float widen(__half x) { return __half2float(x); }
+__device__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
 
-__device__ void narrow(float x, float& out) {
-  out = x;
-}
-__device__ void narrow(double x, double& out) {
-  out = x;
-}
-__device__ void narrow(float x, __half& out) {
-  out = __float2half_rn(x);
-}
-__device__ void narrow(float x, __nv_bfloat16& out) {
-  out = __float2bfloat16_rn(x);
-}
+__device__ void narrow(float x, float& out) { out = x; }
+__device__ void narrow(double x, double& out) { out = x; }
+__device__ void narrow(float x, __half& out) { out = __float2half_rn(x); }
+__device__ void narrow(float x, __nv_bfloat16& out) { out = __float2bfloat16_rn(x); }
 
 template <typename T, int kVec>
 struct alignas(sizeof(T) * kVec) Pack {
@@ -101,9 +85,9 @@ __device__ Cell<F> lstm_cell(F gate_i, F gate_f, F gate_g, F gate_o, F c) {
 }
 
 template <typename T, int kVec>
-__global__ void __launch_bounds__(kThreads)
-    lstm_gates_fwd_kernel(T* __restrict__ h, T* __restrict__ c_next, const T* __restrict__ gates,
-                          const T* __restrict__ c, int64_t B, int64_t U) {
+__global__ void __launch_bounds__(kThreads) lstm_gates_fwd_kernel(
+    T* __restrict__ h, T* __restrict__ c_next, const T* __restrict__ gates, const T* __restrict__ c, int64_t B,
+    int64_t U) {
   const int64_t unit = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kVec;  // of B * U
   if (unit >= B * U) return;
   const CellIndex at = split_cell(unit, U);
@@ -117,8 +101,9 @@ __global__ void __launch_bounds__(kThreads)
   Pack<T, kVec> h_new, c_new;
 #pragma unroll
   for (int v = 0; v < kVec; ++v) {
-    const auto cell = lstm_cell(widen(gate_i.lane[v]), widen(gate_f.lane[v]), widen(gate_g.lane[v]),
-                                widen(gate_o.lane[v]), widen(c_old.lane[v]));
+    const auto cell = lstm_cell(
+        widen(gate_i.lane[v]), widen(gate_f.lane[v]), widen(gate_g.lane[v]), widen(gate_o.lane[v]),
+        widen(c_old.lane[v]));
     narrow(cell.o.value * cell.tanh_c.value, h_new.lane[v]);
     narrow(cell.c_next, c_new.lane[v]);
   }
@@ -128,10 +113,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T, int kVec>
-__global__ void __launch_bounds__(kThreads)
-    lstm_gates_bwd_kernel(T* __restrict__ dgates, T* __restrict__ dc, const T* __restrict__ dh,
-                          const T* __restrict__ dc_next, const T* __restrict__ gates, const T* __restrict__ c,
-                          int64_t B, int64_t U) {
+__global__ void __launch_bounds__(kThreads) lstm_gates_bwd_kernel(
+    T* __restrict__ dgates, T* __restrict__ dc, const T* __restrict__ dh, const T* __restrict__ dc_next,
+    const T* __restrict__ gates, const T* __restrict__ c, int64_t B, int64_t U) {
   const int64_t unit = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kVec;  // of B * U
   if (unit >= B * U) return;
   const CellIndex at = split_cell(unit, U);
@@ -173,9 +157,7 @@ bool fits_vectors(int64_t U, const T*... arrays) {
   return ((U * sizeof(T) % kVectorBytes == 0 && is_aligned(arrays)) && ...);
 }
 
-unsigned blocks_for(int64_t threads) {
-  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
-}
+unsigned blocks_for(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
 
 }  // namespace
 
@@ -191,8 +173,9 @@ void launch_lstm_gates_fwd(T* h, T* c_next, const T* gates, const T* c, int64_t 
 }
 
 template <typename T>
-void launch_lstm_gates_bwd(T* dgates, T* dc, const T* dh, const T* dc_next, const T* gates, const T* c, int64_t B,
-                           int64_t U, cudaStream_t stream) {
+void launch_lstm_gates_bwd(
+    T* dgates, T* dc, const T* dh, const T* dc_next, const T* gates, const T* c, int64_t B, int64_t U,
+    cudaStream_t stream) {
   constexpr int kVec = kVectorBytes / sizeof(T);
   if (B * U == 0) return;  // a grid of 0 blocks is an error
   if (fits_vectors(U, dgates, dc, dh, dc_next, gates, c)) {
@@ -203,10 +186,10 @@ void launch_lstm_gates_bwd(T* dgates, T* dc, const T* dh, const T* dc_next, cons
   }
 }
 
-#define INSTANTIATE(T)                                                                                     \
-  template void launch_lstm_gates_fwd<T>(T*, T*, const T*, const T*, int64_t, int64_t, cudaStream_t);      \
-  template void launch_lstm_gates_bwd<T>(T*, T*, const T*, const T*, const T*, const T*, int64_t, int64_t, \
-                                         cudaStream_t);
+#define INSTANTIATE(T)                                                                                \
+  template void launch_lstm_gates_fwd<T>(T*, T*, const T*, const T*, int64_t, int64_t, cudaStream_t); \
+  template void launch_lstm_gates_bwd<T>(                                                             \
+      T*, T*, const T*, const T*, const T*, const T*, int64_t, int64_t, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(__nv_bfloat16)

@@ -16,7 +16,8 @@ void launch_lstm_gates_fwd(T* h, T* c_next, const T* gates, const T* c, int64_t 
 
 // dgates (B, 4U), dc (B, U) from dh, dc_next (B, U) and the forward pass's inputs
 template <typename T>
-void launch_lstm_gates_bwd(T* dgates, T* dc, const T* dh, const T* dc_next, const T* gates, const T* c, int64_t B,
-                           int64_t U, cudaStream_t stream);
+void launch_lstm_gates_bwd(
+    T* dgates, T* dc, const T* dh, const T* dc_next, const T* gates, const T* c, int64_t B, int64_t U,
+    cudaStream_t stream);
 
 }  // namespace fastdraw

@@ -21,7 +21,7 @@ def gaussian_filterbank(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Make the filters of a window (Gregor et al. 2015, eq. 19-26, on 0-based pixels).
 
-    Values and gradients are finite for any finite window: g~ counts up to +-1e6 and the three logs up to +-30, and
+    Values and gradients are finite for any finite window: g~ counts up to +-1e6 and the three logs up to +-32, and
     beyond that their gradients are 0.
 
     Args:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 # Ranges that keep every value and gradient finite for any finite window.
 MAX_CENTRE = 1e6  # of g~, in half images
-MAX_LOG = 30.0  # of log sigma^2, log delta~ and log gamma
+MAX_LOG = 32.0  # of log sigma^2, log delta~ and log gamma
 MAX_DEVIATION = 40.0  # of (a - mu) / sigma: exp(-40^2 / 2) is 0 even in float64
 
 

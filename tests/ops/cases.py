@@ -115,17 +115,19 @@ _add_glimpses("", (5, 3, 31, 65, 7), stride="per_axis")
 _add_glimpses("", (9, 1, 32, 64, 8))
 _add_glimpses("", (3, 2, 60, 60, 12))
 _add_glimpses("far", (2, 1, 9, 17, 5), 50.0, -3.0)
-_add_glimpses("log_sigma2=29", (2, 1, 9, 17, 5), None, None, 29.0)
-_add_glimpses("log_delta=29", (2, 1, 9, 17, 5), None, None, None, 29.0)
-_add_glimpses("log_delta=29-N1", (2, 1, 9, 17, 1), 0.1, 0.1, None, 29.0)
-_add_glimpses("on_pixels-log_sigma2=29", (2, 1, 9, 17, 5), 0.0, 0.0, 29.0, 0.0, 0.0)
+_add_glimpses("log_sigma2=30", (2, 1, 9, 17, 5), None, None, 30.0)
+_add_glimpses("log_delta=30", (2, 1, 9, 17, 5), None, None, None, 30.0)
+_add_glimpses("log_delta=30-N1", (2, 1, 9, 17, 1), 0.1, 0.1, None, 30.0)
+_add_glimpses("log_sigma2=-30", (2, 1, 9, 17, 5), None, None, -30.0)
+_add_glimpses("logs=-30", (2, 1, 9, 17, 5), None, None, -30.0, -30.0, -30.0)
+_add_glimpses("on_pixels-log_sigma2=30", (2, 1, 9, 17, 5), 0.0, 0.0, 30.0, 0.0, 0.0)
 _add_glimpses("huge_centre", (2, 1, 9, 17, 5), 1e30, -1e30)
 _add_glimpses("huge_logs", (2, 1, 9, 17, 5), None, None, 1e30, -1e30)
 _add_glimpses("huge", (2, 1, 9, 17, 5), 1e30, 1e30, -1e30, -1e30)
 _add(
     "gaussian_filterbank",
-    "log_gamma=29",
-    lambda make: {"window": make.window(2, 0, 0, 0, 0, 29), "n": 4, "size": (5, 6)},
+    "log_gamma=30",
+    lambda make: {"window": make.window(2, 0, 0, 0, 0, 30), "n": 4, "size": (5, 6)},
 )
 _add("gaussian_filterbank", "all=1e30", lambda make: {"window": make.window(2, *[1e30] * 5), "n": 4, "size": (5, 6)})
 _add(
