@@ -50,7 +50,8 @@ def _results() -> str:
     curve = _figures("seqdraw-mnist/curve.json")
     run = _figures("seqdraw-mnist/evaluation.json")
     lines = [
-        f"`fastdraw train --preset seqdraw-mnist` on full MNIST, 1 to 4 digits, shortened to {curve[-1]['step']} steps, "
+        "`fastdraw train --preset seqdraw-mnist` on full MNIST, 1 to 4 digits, shortened to "
+        f"{curve[-1]['step']} steps, "
         f"{curve[-1]['seconds'] / 60:.0f} minutes on 2 cores that had other work too. The test bound fell from "
         f"{curve[0]['loss']:.1f} nats per image at step {curve[0]['step']} to {curve[-1]['loss']:.1f}.",
         "",
