@@ -32,13 +32,16 @@ def train(settings: Settings, folder: Path) -> None:
     """Train from the start to the last step and leave a run in the folder.
 
     Raises:
-        FastdrawError: the folder holds a run, no data, a loss that is not finite, a file that cannot be written.
+        FastdrawError: the folder holds a run, another process trains in it, no data, a loss that is not finite, a file
+            that cannot be written.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
     """
     run = Run.create(folder)
     state, digits = _state(settings), _digits(settings)
-    run.save_settings(settings)
-    _loop(run, settings, state, *digits)
+    with run.locked():
+        Run.create(folder)  # another process may have been faster
+        run.save_settings(settings)
+        _loop(run, settings, state, *digits)
 
 
 def resume(folder: Path, steps: int | None = None) -> None:
@@ -48,20 +51,21 @@ def resume(folder: Path, steps: int | None = None) -> None:
     bit for bit where an undisturbed run ends.
     """
     run = Run.open(folder)
-    settings = run.settings()
-    if steps is not None:
-        settings = settings.with_steps(steps)
-    state = _state(settings)
-    if run.checkpoint_path.exists():
-        state.restore(run.checkpoint_path)
-    if settings.steps < state.step:
-        raise FastdrawError(f"{folder} is at step {state.step} already: --steps must be at least that, got {steps}")
-    if settings.steps == state.step:
-        print(f"{folder} has taken all its {state.step} steps: to train on, give more --steps")
-        return
-    digits = _digits(settings)
-    run.save_settings(settings)
-    _loop(run, settings, state, *digits)
+    with run.locked():
+        settings = run.settings()
+        if steps is not None:
+            settings = settings.with_steps(steps)
+        state = _state(settings)
+        if run.checkpoint_path.exists():
+            state.restore(run.checkpoint_path)
+        if settings.steps < state.step:
+            raise FastdrawError(f"{folder} is at step {state.step} already: --steps must be at least that, got {steps}")
+        if settings.steps == state.step:
+            print(f"{folder} has taken all its {state.step} steps: to train on, give more --steps")
+            return
+        digits = _digits(settings)
+        run.save_settings(settings)
+        _loop(run, settings, state, *digits)
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[SeqDraw, Settings]:

@@ -1,13 +1,19 @@
 """The folder of a run: its settings, its one checkpoint and its metrics."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastdraw.errors import FastdrawError
 from fastdraw.files import write_atomically
 from fastdraw.training.settings import Settings, parse_settings
+
+NUMBER = (int, float)
+ROW: dict[str, Any] = {"step": int, "split": str, "loss": NUMBER, "nll": NUMBER, "kl": NUMBER, "seconds": NUMBER}
 
 
 class Run:
@@ -59,27 +65,61 @@ class Run:
             raise FastdrawError(f"{self.settings_path}: {error}") from None
 
     def save_settings(self, settings: Settings) -> None:
-        """Write the settings, atomically, and make the folder first where it is missing.
+        """Write the settings, atomically.
 
         Raises:
-            FastdrawError: the folder cannot be made or written.
+            FastdrawError: they cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FastdrawError(f"cannot make the folder {self.folder}: {error.strerror}") from error
         write_atomically(self.settings_path, (settings.model_dump_json(indent=2) + "\n").encode())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl up to the first that is not whole: a killed run may end in half a row."""
-        rows: list[dict[str, Any]] = []
-        if self.metrics_path.exists():
-            for line in self.metrics_path.read_text("utf-8", errors="replace").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
+        """The rows of metrics.jsonl, but for a last one that is not whole, as a killed run may leave it.
+
+        Raises:
+            FastdrawError: any other line is no row.
+        """
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text("utf-8", errors="replace").splitlines()
+        rows = []
+        for number, line in enumerate(lines, 1):
+            row = _parse_row(line)
+            if row is not None:
+                rows.append(row)
+            elif number < len(lines):
+                raise FastdrawError(f"{self.metrics_path}: line {number} is no row of metrics: mend it or take it out")
         return rows
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder where it is missing and keep other processes from training in it.
+
+        Raises:
+            FastdrawError: the folder cannot be made, or another process trains in it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise FastdrawError(f"cannot make the folder {self.folder}: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FastdrawError(f"another process trains in {self.folder}: wait for it, or stop it") from None
+            except OSError:
+                pass  # some network disks know no locks
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _parse_row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in ROW.items()) else None
 
 
 class MetricsFile:
