@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "info": "show versions, devices and what can run here",
 }
 INTERRUPTED = 130
+NO_MEMORY = "allocate memory|out of memory|Storage size calculation overflowed"  # in the words of torch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait sleep instead of spinning, or a busy machine slows training several times. Read as torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _check_text(argv)
         parser = Parser(
             prog="fastdraw",
             description="Recurrent attention models that draw digits.",
@@ -41,12 +44,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except FastdrawError as error:
         return _fail(error, 1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
+            raise
+        return _fail("not enough memory for a model, a batch or a count of this size: make it smaller", 1)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error, 1)
     except KeyboardInterrupt as stop:
         print(f"fastdraw: {stop if stop.args else 'stopped'}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _check_text(argv: Sequence[str]) -> None:
+    # What the locale cannot decode arrives as surrogates, which neither settings.json nor TensorBoard can hold.
+    for word in argv:
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise UsageError(
+                f"argument {word!r} is no text in the encoding of this locale: rename it, or set LC_ALL=C.UTF-8"
+            )
 
 
 def _fail(error: object, status: int) -> int:

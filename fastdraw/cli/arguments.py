@@ -64,12 +64,12 @@ def parse_settings_arguments(
 
 def run_argument(parser: Parser) -> None:
     """Add the folder of a run."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="the --out folder of fastdraw train or fastdraw demo")
+    parser.add_argument("run", metavar="RUN", type=folder, help="the --out folder of fastdraw train or fastdraw demo")
 
 
 def root_argument(parser: Parser) -> None:
     """Add the folder of the data."""
-    parser.add_argument("--root", metavar="DIR", type=Path, help="folder that holds MNIST/raw/ (default: the run's)")
+    parser.add_argument("--root", metavar="DIR", type=folder, help="folder that holds MNIST/raw/ (default: the run's)")
 
 
 def device_argument(parser: Parser) -> None:
@@ -77,11 +77,32 @@ def device_argument(parser: Parser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
 
+def seed_argument(parser: Parser) -> None:
+    """Add the seed of the noise."""
+    parser.add_argument("--seed", metavar="INT", type=_seed, default=0, help="of the noise (default: %(default)s)")
+
+
 def count(text: str) -> int:
     """Parse a number of things, at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    if number >= 2**31:
+        raise argparse.ArgumentTypeError(f"must be less than 2^31, got {number}")
+    return number
+
+
+def folder(text: str) -> Path:
+    """Parse a folder; an empty text, as an unset shell variable leaves it, does not stand for the current one."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, got an empty text")
+    return Path(text)
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"must lie in 0..2^63-1, got {number}")
     return number
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastdraw.cli.arguments import Parser, parse_settings_arguments
+from fastdraw.cli.arguments import Parser, folder, parse_settings_arguments
 from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
         "saw real digits only. Leaves pictures, metrics.json and the run; the same command goes on if it was stopped.",
         epilog="example:\n  fastdraw demo --out demo",
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("demo"), help="folder (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=folder, default=Path("demo"), help="folder (default: %(default)s)")
     args, settings = parse_settings_arguments(parser, argv, "demo")
 
     import torch

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastdraw.cli.arguments import Parser, count, device_argument, root_argument, run_argument
+from fastdraw.cli.arguments import Parser, count, device_argument, folder, root_argument, run_argument, seed_argument
 
 
 def main(argv: Sequence[str]) -> None:
@@ -15,8 +15,8 @@ def main(argv: Sequence[str]) -> None:
     )
     run_argument(parser)
     parser.add_argument("--count", metavar="INT", type=count, default=16, help="images (default: %(default)s)")
-    parser.add_argument("--seed", metavar="INT", type=int, default=0, help="of the noise (default: %(default)s)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the picture (default: RUN)")
+    seed_argument(parser)
+    parser.add_argument("--out", metavar="DIR", type=folder, help="folder for the picture (default: RUN)")
     root_argument(parser)
     device_argument(parser)
     args = parser.parse_args(argv)

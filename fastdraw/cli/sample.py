@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastdraw.cli.arguments import Parser, count, device_argument, run_argument
+from fastdraw.cli.arguments import Parser, count, device_argument, folder, run_argument, seed_argument
 from fastdraw.errors import FastdrawError
 
 
@@ -18,8 +18,10 @@ def main(argv: Sequence[str]) -> None:
     run_argument(parser)
     parser.add_argument("--digits", required=True, help="what to draw, left to right, such as 157")
     parser.add_argument("--count", metavar="INT", type=count, default=8, help="images to draw (default: %(default)s)")
-    parser.add_argument("--seed", metavar="INT", type=int, default=0, help="of the noise (default: %(default)s)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the pictures (default: RUN/samples/DIGITS)")
+    seed_argument(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", type=folder, help="folder for the pictures (default: RUN/samples/DIGITS)"
+    )
     device_argument(parser)
     args = parser.parse_args(argv)
 

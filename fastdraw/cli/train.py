@@ -1,9 +1,8 @@
 """fastdraw train"""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from fastdraw.cli.arguments import Parser, parse_settings_arguments
+from fastdraw.cli.arguments import Parser, folder, parse_settings_arguments
 
 EXAMPLES = """examples:
   fastdraw train --preset seqdraw-mnist --root mnist --download --out runs/seqdraw
@@ -22,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("--preset", metavar="NAME", help="settings to start from (default: none)")
-    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder for the run")
+    parser.add_argument("--out", metavar="RUN", type=folder, required=True, help="folder for the run")
     args, settings = parse_settings_arguments(parser, argv, preset)
 
     from fastdraw.training import train

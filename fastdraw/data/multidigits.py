@@ -37,9 +37,9 @@ class MultiDigits:
     """
 
     def __init__(self, digits: DigitCells, lengths: Sequence[float], batch_size: int, seed: int) -> None:
-        if len(lengths) != SLOTS or not all(math.isfinite(w) and w >= 0 for w in lengths) or not any(lengths):
+        if len(lengths) != SLOTS or not all(w >= 0 for w in lengths) or not 0 < sum(lengths) < math.inf:
             raise FastdrawError(
-                f"lengths must be {SLOTS} weights (of 1 to {SLOTS} digits), finite and >= 0, not all of them 0; "
+                f"lengths must be {SLOTS} weights (of 1 to {SLOTS} digits), >= 0, their sum finite and not 0; "
                 f"got {list(lengths)}"
             )
         if batch_size < 1:

@@ -12,6 +12,7 @@ from .. import ops
 from ..ops import DrawOutput, DrawTrace, DrawWeights
 
 DIGITS = 10
+LARGEST = 1_000_000  # of any size, so that all products of sizes are 64-bit integers
 
 
 class SeqDrawConfig(BaseModel):
@@ -19,17 +20,17 @@ class SeqDrawConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hidden: int = Field(400, ge=1, description="units of each LSTM")
-    latent: int = Field(100, ge=1, description="size of z")
-    n_read: int = Field(8, ge=1, description="side of the read glimpse")
-    n_write: int = Field(8, ge=1, description="side of the written patch")
-    align: int = Field(512, ge=1, description="width of the attention's scoring layer")
-    steps_per_digit: int = Field(10, ge=1, description="time steps per digit, k of T = k L")
-    positions: int = Field(10, ge=1, description="size of the one-hot position in a label vector")
+    hidden: int = Field(400, ge=1, le=LARGEST, description="units of each LSTM")
+    latent: int = Field(100, ge=1, le=LARGEST, description="size of z")
+    n_read: int = Field(8, ge=1, le=LARGEST, description="side of the read glimpse")
+    n_write: int = Field(8, ge=1, le=LARGEST, description="side of the written patch")
+    align: int = Field(512, ge=1, le=LARGEST, description="width of the attention's scoring layer")
+    steps_per_digit: int = Field(10, ge=1, le=LARGEST, description="time steps per digit, k of T = k L")
+    positions: int = Field(10, ge=1, le=LARGEST, description="size of the one-hot position in a label vector")
     count_from: Literal["left", "right"] = Field("left", description="the end of a sequence that positions count from")
-    height: int = Field(32, ge=1, description="of the image in pixels")
-    width: int = Field(64, ge=1, description="of the image in pixels")
-    channels: int = Field(1, ge=1, description="of the image")
+    height: int = Field(32, ge=1, le=LARGEST, description="of the image in pixels")
+    width: int = Field(64, ge=1, le=LARGEST, description="of the image in pixels")
+    channels: int = Field(1, ge=1, le=LARGEST, description="of the image")
     stride: Literal["max", "per_axis"] = Field(
         "max", description="spacing of the filters: DRAW's, or one for each axis"
     )

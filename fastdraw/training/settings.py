@@ -1,5 +1,6 @@
 """Settings of a training run, and the presets: files that hold only what differs from the defaults."""
 
+import math
 import sys
 from collections.abc import Mapping
 from importlib import resources
@@ -17,7 +18,7 @@ else:
     import tomli as tomllib
 
 PRESETS = resources.files("fastdraw.presets")
-DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
 MNIST_SIZE = {"height": 32, "width": 64, "channels": 1}
 
 
@@ -38,12 +39,15 @@ class DataSettings(_Section):
     @classmethod
     def _absolute(cls, root: Path | None) -> Path | None:
         # A run is resumed from any folder.
-        return root and root.expanduser().absolute()
+        try:
+            return root and root.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError(f"{root} is in the home of a user whom this machine does not know") from None
 
     @model_validator(mode="after")
     def _check(self) -> "DataSettings":
-        if min(self.lengths) < 0 or not any(self.lengths):
-            raise ValueError("lengths must be weights >= 0 that are not all 0")
+        if min(self.lengths) < 0 or not 0 < sum(self.lengths) < math.inf:
+            raise ValueError("lengths must be weights >= 0 that are not all 0, with a finite sum")
         if self.download and self.root is None:
             raise ValueError("download needs a folder to put MNIST into: give it as --root DIR")
         return self
@@ -82,14 +86,14 @@ class Settings(_Section):
     data: DataSettings = Field(default_factory=DataSettings)
     optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
     steps: int = Field(100_000, ge=1, description="training steps in all")
-    batch_size: int = Field(100, ge=1, description="images in a batch")
+    batch_size: int = Field(100, ge=1, lt=2**31, description="images in a batch")
     seed: int = Field(0, ge=0, lt=2**63, description="of the weights, the batches and the noise")
     log_every: int = Field(10, ge=1, description="steps between two rows of training metrics")
     evaluate_every: int = Field(1000, ge=1, description="steps between two measurements of the test bound")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
     test_batches: int = Field(10, ge=1, description="test batches in a measurement")
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(None, ge=1, description="CPU threads; none: PyTorch's choice")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: PyTorch's choice")
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
