@@ -44,7 +44,9 @@ def gaussian_filterbank(
     check_tensors("gaussian_filterbank", window=(window, "B 5"))
     check_window_options("gaussian_filterbank", n, stride, eps)
     height, width = check_size("gaussian_filterbank", size)
-    return _gaussian_filterbank(window, n, height, width, stride == "per_axis", eps)
+    fy, fx, gamma = _gaussian_filterbank(window, n, height, width, stride == "per_axis", eps)
+    # Only float16 is too small for exp of the largest log; finite for any finite window is promised there too.
+    return fy, fx, gamma.clamp(max=torch.finfo(torch.float16).max) if gamma.dtype == torch.float16 else gamma
 
 
 def grid(per_axis: bool, eps: float) -> dict[str, str | float]:

@@ -77,16 +77,13 @@ def vjp(function: Callable[..., Any], tensors: Sequence[Tensor], grads: Sequence
 
 
 def _in_float32(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """Compute bfloat16 and float16 in float32, as the kernels do, and round once; too large becomes the largest."""
+    """Compute bfloat16 and float16 in float32, as the kernels do, and round once."""
     dtype = arguments[0].dtype
     if dtype not in (torch.bfloat16, torch.float16):
         return function(*arguments)
-    limits = torch.finfo(dtype)
     with torch.autocast(arguments[0].device.type, enabled=False):  # which would round the filters again
         outputs = function(*(x.float() if isinstance(x, Tensor) and x.dtype == dtype else x for x in arguments))
-    if isinstance(outputs, Tensor):
-        return outputs.clamp(limits.min, limits.max).to(dtype)
-    return tuple(y.clamp(limits.min, limits.max).to(dtype) for y in outputs)
+    return outputs.to(dtype) if isinstance(outputs, Tensor) else tuple(y.to(dtype) for y in outputs)
 
 
 def _overload(namespace: str, name: str) -> Any:
