@@ -25,8 +25,8 @@ def main(run: Path, name: str) -> None:
         if (run / figures).exists():
             values = json.loads((run / figures).read_text())
             values["settings"]["data"]["root"] = None
-            values["commit"] = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-            values["date"] = datetime.now(timezone.utc).date().isoformat()
+            values["kept_at_commit"] = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+            values["kept_on"] = datetime.now(timezone.utc).date().isoformat()
             (target / figures).write_text(json.dumps(values, indent=2) + "\n")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     curve = [
