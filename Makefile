@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip 'setuptools>=77' wheel ninja
 	$(BIN)/pip install --quiet 'torch>=2.11' torchvision numpy
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
 	touch $@
 
 test: install lint

@@ -18,7 +18,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 try:
     import torch
@@ -174,7 +174,8 @@ extension = (CUDAExtension if CONFIG["cuda"] else CppExtension)(
 
 setup(
     packages=[
-        *find_packages(include=["fastdraw", "fastdraw.*"]),
+        # Folders of data count as packages too, or setuptools warns of each.
+        *find_namespace_packages(include=["fastdraw", "fastdraw.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
         "fastdraw.kernels",
         *(f"fastdraw.kernels.{package}" for package in find_packages("kernels")),
     ],
