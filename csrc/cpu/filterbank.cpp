@@ -44,8 +44,9 @@ inline Support support(const Axis& axis, double mu) {
 // exact as any other.
 constexpr int kExponent = 32;
 
+// Returns the sum of the row, which eps keeps below 1.
 template <typename A>
-inline void filter_row(const Axis& axis, double eps, double centre, A* __restrict row) {
+inline double filter_row(const Axis& axis, double eps, double centre, A* __restrict row) {
   const auto [begin, size, mu] = support<A>(axis, centre);
   const double inverse_sigma = 1 / axis.sigma;
   A* __restrict f = row + begin;
@@ -61,33 +62,41 @@ inline void filter_row(const Axis& axis, double eps, double centre, A* __restric
     sum += f[a];
   }
   constexpr double kScale = static_cast<double>(1ull << kExponent);
-  const A total = static_cast<A>(static_cast<double>(sum) + eps * kScale);
+  const double exact_total = static_cast<double>(sum) + eps * kScale;
+  const A total = static_cast<A>(exact_total);
 #pragma omp simd
   for (int32_t a = 0; a < size; ++a) {
     // A division, so that a filter on a single pixel is 1 exactly. Subnormal numbers would slow the products down.
     const A value = f[a] / total;
     f[a] = value < std::numeric_limits<A>::min() ? A(0) : value;
   }
+  return static_cast<double>(sum) / exact_total;
 }
 
 template <typename A>
-inline void filter_all(const Axis& axis, double eps, A* f, int64_t ld) {
+inline void filter_all(const Axis& axis, double eps, A* f, int64_t ld, double* sums) {
   std::fill_n(f, axis.n * ld, A(0));
-  for (int64_t i = 0; i < axis.n; ++i) filter_row(axis, eps, axis.mu(i), f + i * ld);
+  for (int64_t i = 0; i < axis.n; ++i) sums[i] = filter_row(axis, eps, axis.mu(i), f + i * ld);
 }
 
-// In double: where one pixel has nearly all of a filter, d is the small difference of large numbers.
+// In double: where one pixel has nearly all of a filter, d is the small difference of large numbers. Off the image all
+// u are large and nearly equal, and cancel only if f is brought to its exact sum.
 template <typename A>
-inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, int64_t ld) {
+inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, int64_t ld, const double* sums) {
   const double inverse_sigma = 1 / axis.sigma;
   AxisGradient total{};
   for (int64_t i = 0; i < axis.n; ++i) {
     const auto [begin, size, mu] = support<A>(axis, axis.mu(i));
     const A* __restrict fi = f + i * ld + begin;
     const A* __restrict dfi = df + i * ld + begin;
-    double mean = 0, first = 0, second = 0;
-#pragma omp simd reduction(+ : mean)
-    for (int32_t a = 0; a < size; ++a) mean += static_cast<double>(fi[a]) * static_cast<double>(dfi[a]);
+    double sum = 0, mean = 0, first = 0, second = 0;
+#pragma omp simd reduction(+ : sum, mean)
+    for (int32_t a = 0; a < size; ++a) {
+      sum += static_cast<double>(fi[a]);
+      mean += static_cast<double>(fi[a]) * static_cast<double>(dfi[a]);
+    }
+    const double correction = sum > 0 ? sums[i] / sum : 1;
+    mean *= correction;
 #pragma omp simd reduction(+ : first, second)
     for (int32_t a = 0; a < size; ++a) {
       const double u = (a - mu) * inverse_sigma;
@@ -95,24 +104,30 @@ inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, in
       first += term;
       second += u * term;
     }
-    const double dmu = first * inverse_sigma;
+    const double dmu = first * correction * inverse_sigma;
     total.centre += dmu;
     total.log_delta += dmu * filter_offset(i, axis.n) * axis.delta;
-    total.log_sigma2 += second / 2;
+    total.log_sigma2 += second * correction / 2;
   }
   return total;
 }
 
 }  // namespace
 
-FASTDRAW_CLONES void filter_rows(const Axis& axis, double eps, float* f, int64_t ld) { filter_all(axis, eps, f, ld); }
-FASTDRAW_CLONES void filter_rows(const Axis& axis, double eps, double* f, int64_t ld) { filter_all(axis, eps, f, ld); }
-
-FASTDRAW_CLONES AxisGradient filter_rows_bwd(const Axis& axis, const float* f, const float* df, int64_t ld) {
-  return filter_all_bwd(axis, f, df, ld);
+FASTDRAW_CLONES void filter_rows(const Axis& axis, double eps, float* f, int64_t ld, double* sums) {
+  filter_all(axis, eps, f, ld, sums);
 }
-FASTDRAW_CLONES AxisGradient filter_rows_bwd(const Axis& axis, const double* f, const double* df, int64_t ld) {
-  return filter_all_bwd(axis, f, df, ld);
+FASTDRAW_CLONES void filter_rows(const Axis& axis, double eps, double* f, int64_t ld, double* sums) {
+  filter_all(axis, eps, f, ld, sums);
+}
+
+FASTDRAW_CLONES AxisGradient
+filter_rows_bwd(const Axis& axis, const float* f, const float* df, int64_t ld, const double* sums) {
+  return filter_all_bwd(axis, f, df, ld, sums);
+}
+FASTDRAW_CLONES AxisGradient
+filter_rows_bwd(const Axis& axis, const double* f, const double* df, int64_t ld, const double* sums) {
+  return filter_all_bwd(axis, f, df, ld, sums);
 }
 
 Geometry window_geometry(const double (&raw)[5], const Grid& grid, ScalarType dtype) {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <limits>
+#include <vector>
 
 #include "cpu/tensor.h"
 
@@ -44,12 +45,12 @@ struct AxisGradient {
   double centre, log_delta, log_sigma2;
 };
 
-// f (n, length) in rows of ld.
-void filter_rows(const Axis& axis, double eps, float* f, int64_t ld);
-void filter_rows(const Axis& axis, double eps, double* f, int64_t ld);
+// f (n, length) in rows of ld, and the sum of each row, free of the rounding of f.
+void filter_rows(const Axis& axis, double eps, float* f, int64_t ld, double* sums);
+void filter_rows(const Axis& axis, double eps, double* f, int64_t ld, double* sums);
 
-AxisGradient filter_rows_bwd(const Axis& axis, const float* f, const float* df, int64_t ld);
-AxisGradient filter_rows_bwd(const Axis& axis, const double* f, const double* df, int64_t ld);
+AxisGradient filter_rows_bwd(const Axis& axis, const float* f, const float* df, int64_t ld, const double* sums);
+AxisGradient filter_rows_bwd(const Axis& axis, const double* f, const double* df, int64_t ld, const double* sums);
 
 // A window in pixels.
 struct Geometry {
@@ -65,11 +66,17 @@ template <typename A>
 class Filterbank {
   Grid grid_;
   Geometry at_{};
+  std::vector<double> sums_y_, sums_x_;
 
  public:
   Matrix<A> fy, fx;
 
-  explicit Filterbank(const Grid& grid) : grid_(grid), fy(grid.n, grid.height), fx(grid.n, grid.width) {}
+  explicit Filterbank(const Grid& grid)
+      : grid_(grid),
+        sums_y_(static_cast<size_t>(grid.n)),
+        sums_x_(static_cast<size_t>(grid.n)),
+        fy(grid.n, grid.height),
+        fx(grid.n, grid.width) {}
 
   A gamma() const { return static_cast<A>(at_.gamma); }
   A inverse_gamma() const { return static_cast<A>(1 / at_.gamma); }
@@ -79,14 +86,14 @@ class Filterbank {
     window.load(stored, 5, 1, 5, b);
     const double raw[5] = {stored[0], stored[1], stored[2], stored[3], stored[4]};
     at_ = window_geometry(raw, grid_, window.dtype);
-    filter_rows(at_.y, grid_.eps, fy.row(0), fy.ld());
-    filter_rows(at_.x, grid_.eps, fx.row(0), fx.ld());
+    filter_rows(at_.y, grid_.eps, fy.row(0), fy.ld(), sums_y_.data());
+    filter_rows(at_.x, grid_.eps, fx.row(0), fx.ld(), sums_x_.data());
   }
 
   // Write the gradient of the window that was set last.
   void backward(const Matrix<A>& dfy, const Matrix<A>& dfx, double dlog_gamma, const Output& dwindow, int64_t b) const {
-    const AxisGradient y = filter_rows_bwd(at_.y, fy.row(0), dfy.row(0), fy.ld());
-    const AxisGradient x = filter_rows_bwd(at_.x, fx.row(0), dfx.row(0), fx.ld());
+    const AxisGradient y = filter_rows_bwd(at_.y, fy.row(0), dfy.row(0), fy.ld(), sums_y_.data());
+    const AxisGradient x = filter_rows_bwd(at_.x, fx.row(0), dfx.row(0), fx.ld(), sums_x_.data());
     const double raw[5] = {
         x.centre * static_cast<double>(grid_.width + 1) / 2, y.centre * static_cast<double>(grid_.height + 1) / 2,
         y.log_sigma2 + x.log_sigma2, y.log_delta + x.log_delta, dlog_gamma};

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 # What rounding alone may do, in ulp of the largest element. Half precision is computed in float32 and rounded once.
-SLACK = {torch.float32: 8, torch.float64: 8, torch.bfloat16: 2, torch.float16: 2}
+SLACK = {torch.float32: 4, torch.float64: 4, torch.bfloat16: 2, torch.float16: 2}
 # float64 is held against float64: both are off, and how far is guessed from float32.
 FLOAT64_FACTOR = 16
 

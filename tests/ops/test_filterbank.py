@@ -1,14 +1,18 @@
 """What a Gaussian filterbank is: where its filters sit, what they sum to, and that nothing in it can overflow."""
 
+from collections.abc import Callable
+from typing import Any
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import example, given
 
-from fastdraw import ops
+import fastdraw
+from fastdraw import ops, reference
 from fastdraw.reference.filterbank import window_geometry
 
-from .cases import Run, every_run
+from .cases import Inputs, Run, every_run
 
 FILTERBANK = every_run("gaussian_filterbank")
 STRIDES = pytest.mark.parametrize("stride", ["max", "per_axis"])
@@ -106,3 +110,23 @@ def test_options_reach_the_op() -> None:
     ]
     assert not torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
+
+
+def test_gradient_is_as_exact_as_its_terms() -> None:
+    """Sums that cancel: the error is held against the sum of the absolute terms, also far off the image."""
+    inputs = Inputs("terms", torch.float32, "cpu")
+    window = torch.cat([inputs.window(40, *columns) for columns in [(), (-1.5, 1.5), (1.3, -1.3, -1.0)]])
+    upstream = inputs.normal(len(window), 5 * (9 + 17) + 1)
+
+    def flat(op: Callable[..., Any], window: torch.Tensor) -> torch.Tensor:
+        fy, fx, gamma = op(window, 5, (9, 17))
+        return torch.cat([fy.flatten(1), fx.flatten(1), gamma[:, None]], dim=1)
+
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda x: flat(reference.gaussian_filterbank, x[None])[0]))
+    terms = jacobian(window.double()) * upstream.double()[:, :, None]
+    with fastdraw.backend("cpu"):
+        _, pullback = torch.func.vjp(lambda x: flat(ops.gaussian_filterbank, x), window)
+        (gradient,) = pullback(upstream)
+    error = (gradient.double() - terms.sum(1)).abs()
+    limits = torch.finfo(torch.float32)
+    assert (error <= 4 * limits.eps * terms.abs().sum(1).clamp(min=limits.tiny)).all()
