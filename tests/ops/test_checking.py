@@ -62,9 +62,21 @@ def test_rejects_nan_where_plain_pytorch_is_infinitely_wrong() -> None:
         assert_accurate("y", torch.tensor([torch.nan]), torch.tensor([2.0]).double(), plain_error=torch.inf)
 
 
-def test_accepts_overflow_of_what_the_dtype_cannot_hold() -> None:
-    exact = torch.tensor([1e6, -1e6], dtype=torch.float64)
-    assert_accurate("y", torch.tensor([torch.inf, -65504.0], dtype=torch.float16), exact, plain_error=0.0)
+@pytest.mark.parametrize("exact", [1e6, 65520.0, 65400.0, torch.inf])
+def test_accepts_infinity_for_what_the_dtype_cannot_hold(exact: float) -> None:
+    y = torch.tensor([torch.inf, -torch.inf], dtype=torch.float16)
+    assert_accurate("y", y, torch.tensor([exact, -exact]).double(), plain_error=0.0)
+
+
+def test_accepts_the_largest_number_for_what_the_dtype_cannot_hold() -> None:
+    assert_accurate("y", torch.tensor([65504.0]).half(), torch.tensor([1e6]).double(), plain_error=0.0)
+
+
+@pytest.mark.parametrize(("wrong", "exact"), [(torch.inf, 6e4), (-torch.inf, 1e6), (6e4, 1e6), (6e4, torch.inf)])
+def test_rejects_the_wrong_infinity(wrong: float, exact: float) -> None:
+    y = torch.tensor([wrong, 65504.0], dtype=torch.float16)
+    with pytest.raises(AssertionError, match="y: error"):
+        assert_accurate("y", y, torch.tensor([exact, 65504.0]).double(), plain_error=100.0)
 
 
 def test_rejects_another_shape() -> None:
