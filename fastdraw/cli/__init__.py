@@ -25,8 +25,8 @@ NO_MEMORY = "allocate memory|out of memory|Storage size calculation overflowed" 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    # Threads that wait sleep instead of spinning, or a busy machine slows training several times. Read as torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait soon sleep instead of spinning on, which a busy machine pays for dearly. Read as torch loads.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         _check_text(argv)
         parser = Parser(
