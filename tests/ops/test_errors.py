@@ -143,6 +143,21 @@ ERRORS = [
         for eps in (0.0, -1.0, float("inf"), float("nan"))
     ),
     (
+        "glimpse_read",
+        {"image": IMAGE, "window": WINDOW, "n": 2, "eps": "a"},
+        ValueError,
+        "glimpse_read: eps must be positive and finite, got 'a'",
+    ),
+    *(
+        (
+            "glimpse_write",
+            {"patch": Z(4, 1, 2, 2), "window": WINDOW, "size": size},
+            ValueError,
+            f"glimpse_write: size must be (H, W) with both at least 1, got {size}",
+        )
+        for size in (5, (32.0, 64), (3, 4, 5))
+    ),
+    (
         "gaussian_filterbank",
         {"window": WINDOW, "n": 2, "size": (0, 3)},
         ValueError,
@@ -213,6 +228,18 @@ ERRORS = [
         ValueError,
         "draw_rollout: noise must hold at least one step, got T = 0",
     ),
+    (
+        "draw_rollout",
+        rollout(labels=Z(2, 0, 2)),
+        ValueError,
+        "draw_rollout: labels must hold at least one item, got L = 0",
+    ),
+    (
+        "draw_rollout",
+        rollout(labels=None, lengths=torch.tensor([1, 2])),
+        ValueError,
+        "draw_rollout: lengths count the items of labels, and labels is None; leave both out",
+    ),
     ("draw_rollout", rollout(steps=torch.tensor([1, 3])), ValueError, "draw_rollout: steps must lie in 0..2, got 1..3"),
     (
         "draw_rollout",
@@ -279,6 +306,21 @@ def test_error(op: str, arguments: dict[str, Any], error: type[Exception], words
         getattr(ops, op)(**arguments)
     assert str(raised.value).startswith(words)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("canvas", "error", "words"),
+    [
+        (Z(2, 1, 6, 5), ValueError, "canvas must have shape"),
+        (Z(1, 1, 5, 6), ValueError, "canvas must have shape"),
+        (Z(2, 1, 5, 6).int(), TypeError, "canvas is int32 and patch is bfloat16"),
+        (Z(2, 1, 5, 6).double(), TypeError, "canvas is float64 and patch is bfloat16"),
+    ],
+    ids=["size", "batch", "int32", "float64"],
+)
+def test_autocast_keeps_no_canvas_that_does_not_fit(canvas: torch.Tensor, error: type[Exception], words: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(error, match=f"^glimpse_write: {words}"):
+        ops.glimpse_write(Z(2, 1, 3, 3), Z(2, 5), (5, 6), canvas=canvas)
 
 
 @pytest.mark.parametrize("missing", ["weights.prior", "weights.canvas0"])

@@ -1,5 +1,6 @@
 """The recurrence, held against a plain loop written from its equations, and what its options and outputs mean."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+import fastdraw
 from fastdraw import ops
 
 from .cases import Draw, Inputs, Run, every_run
@@ -272,6 +274,26 @@ def test_trace_costs_no_change(run: Run) -> None:
     assert torch.equal(_canvas(plain), _canvas(traced))
     assert torch.equal(trace.canvas[-1], _canvas(plain))
     torch.testing.assert_close(trace.attention.sum(2), torch.ones_like(trace.attention[..., 0]))
+
+
+@pytest.mark.parametrize("trace", [False, True])
+@BOTH
+def test_only_a_trace_keeps_the_canvases_of_earlier_steps(
+    run: Run, trace: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = fastdraw.ops.rollout._STEP
+    written, alive = [], []
+
+    def glimpse_write(*arguments: Any, **options: Any) -> Tensor:
+        alive.append(sum(canvas() is not None for canvas in written))
+        canvas = step.glimpse_write(*arguments, **options)
+        written.append(weakref.ref(canvas))
+        return canvas
+
+    monkeypatch.setattr(fastdraw.ops.rollout, "_STEP", step._replace(glimpse_write=glimpse_write))
+    with torch.no_grad():
+        run(**arguments(run), trace=trace)
+    assert alive == ([0, 1, 2, 3] if trace else [0, 1, 1, 1])
 
 
 @BOTH

@@ -157,6 +157,42 @@ def test_autocast_brings_mixed_arguments_to_one_dtype(run: Run) -> None:
         torch.testing.assert_close(gradient.float(), expected[name].float(), rtol=2e-2, atol=2e-2)
 
 
+@every_run(*(op for op in SMALL if op not in ROLLOUTS))
+def test_autocast_changes_nothing_but_the_arguments(run: Run) -> None:
+    """Autocast that is still on inside the op would round its filters and products once more."""
+    lower = torch.bfloat16 if run in runs(run.op, torch.bfloat16) else torch.float16
+    arguments = SMALL[run.op].inputs(torch.float32, run.device)
+    arguments.pop("canvas" if run.op == "glimpse_write" else "", None)  # which keeps its dtype
+
+    def under_autocast(**arguments: Any) -> Any:
+        with torch.autocast(run.device, lower):
+            return run(**arguments)
+
+    actual = run_with_gradients(under_autocast, arguments)
+    wanted = torch.float32 if run.op in FLOAT32_UNDER_AUTOCAST else lower
+    for name, expected in run_with_gradients(run, _cast(arguments, wanted)).items():
+        assert torch.equal(actual[name].float(), expected.float()), name
+
+
+@every_run("gaussian_filterbank", "glimpse_read", "glimpse_write", "draw_read", "lstm_gates", reference=False)
+def test_second_derivatives_are_the_same_under_autocast(run: Run) -> None:
+    function, tensors = _function_of_tensors(run)
+    leaves = [x.requires_grad_() for x in tensors]
+
+    def second_derivatives() -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(outputs, leaves, upstream, create_graph=True)
+        loss = sum(dx.square().sum() for dx in first)
+        return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+
+    outputs = _flat(function(*leaves))
+    upstream = [y.detach().cos() for y in outputs]
+    expected = second_derivatives()
+    with torch.autocast(run.device, torch.bfloat16):
+        actual = second_derivatives()
+    assert any(x.any() for x in expected)
+    assert all(torch.equal(x, y) for x, y in zip(actual, expected, strict=True))
+
+
 @every_run()
 def test_mixed_dtypes_without_autocast_are_an_error(run: Run) -> None:
     if len(float_tensors(SMALL[run.op].inputs())) == 1:
