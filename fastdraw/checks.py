@@ -11,22 +11,24 @@ INTEGERS = (torch.int64, torch.int32)
 def check_tensors(op: str, **arguments: tuple[Tensor | None, str]) -> dict[str, int]:
     """Check that float tensors fit their shapes and one another, and return the size of every letter.
 
-    A shape is written like "B C H W", "B 5" or "B 4U"; a letter has one size in all of a call. None is an argument that
-    was left out.
+    A shape is written like "B C H W", "B 5" or "B 4U"; a letter has one size in all of a call. An argument whose
+    shape ends in "?" may be None.
 
     Raises:
-        TypeError: not a tensor, not a float dtype, or dtypes that differ.
+        TypeError: not a tensor, a sparse one, not a float dtype, or dtypes that differ.
         ValueError: a shape that does not fit, or devices that differ.
     """
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}
     first: tuple[str, Tensor] | None = None
     for name, (tensor, shape) in arguments.items():
-        if tensor is None:
+        if tensor is None and shape.endswith("?"):
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
-        dims = shape.split()
+        if tensor.layout is not torch.strided:
+            raise TypeError(f"{op}: {name} must be dense, got the layout {_word(tensor.layout)}; call to_dense()")
+        dims = shape.rstrip("?").split()
         if tensor.dim() != len(dims):
             raise ValueError(_shape_message(op, name, tensor, dims, sizes, origin))
         for dim, size in zip(dims, tensor.shape, strict=True):
@@ -114,5 +116,5 @@ def _shape_message(
     return f"{op}: {name} must have shape ({', '.join(dims)}{comma}){where}, got {tuple(tensor.shape)}"
 
 
-def _word(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _word(kind: torch.dtype | torch.layout) -> str:
+    return str(kind).removeprefix("torch.")

@@ -20,9 +20,14 @@ def to_float32(*arguments: Any) -> tuple[Any, ...]:
     return arguments if _autocast_device(arguments) is None else _cast(arguments, torch.float32)
 
 
+def is_enabled(device: str) -> bool:
+    """Whether autocast is on for a type of device; some, such as meta, have none, and torch raises if asked."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _autocast_device(arguments: tuple[Any, ...]) -> str | None:
     device = next((x.device.type for x in arguments if isinstance(x, Tensor)), None)
-    return device if device is not None and torch.is_autocast_enabled(device) else None
+    return device if device is not None and is_enabled(device) else None
 
 
 def _cast(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:

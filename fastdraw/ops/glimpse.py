@@ -76,7 +76,7 @@ def glimpse_write(
         check_tensors("glimpse_write", canvas=(canvas, " ".join(map(str, written.shape))))
         return canvas + written
     check_tensors(
-        "glimpse_write", patch=(patch, "B C N N"), window=(window, "B 5"), canvas=(canvas, f"B C {height} {width}")
+        "glimpse_write", patch=(patch, "B C N N"), window=(window, "B 5"), canvas=(canvas, f"B C {height} {width}?")
     )
     check_window_options("glimpse_write", patch.shape[-1], stride, eps)
     return _glimpse_write(patch, window, canvas, height, width, stride == "per_axis", eps)
@@ -110,7 +110,7 @@ def draw_read(
 
 
 def _keeps_its_dtype(canvas, patch):
-    if not (isinstance(canvas, Tensor) and isinstance(patch, Tensor) and torch.is_autocast_enabled(canvas.device.type)):
+    if not (isinstance(canvas, Tensor) and isinstance(patch, Tensor) and autocast.is_enabled(canvas.device.type)):
         return False
     return canvas.dtype == torch.float32 and patch.dtype in (torch.bfloat16, torch.float16)
 

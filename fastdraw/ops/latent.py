@@ -53,7 +53,7 @@ def sample_kl(
         (tensor([1., 1., 1.]), tensor([1.5000, 1.5000]))
     """
     mu_q, log_sigma_q, noise, mu_p, log_sigma_p = autocast.to_float32(mu_q, log_sigma_q, noise, mu_p, log_sigma_p)
-    _check("sample_kl", mu_q, log_sigma_q, mu_p, log_sigma_p, noise)
+    _check("sample_kl", mu_q, log_sigma_q, mu_p, log_sigma_p, noise=noise)
     return _sample_kl(mu_q, log_sigma_q, noise, mu_p, log_sigma_p)
 
 
@@ -63,7 +63,7 @@ def _check(
     log_sigma_q: Tensor,
     mu_p: Tensor | None,
     log_sigma_p: Tensor | None,
-    noise: Tensor | None = None,
+    **noise: Tensor,
 ) -> None:
     if (mu_p is None) != (log_sigma_p is None):
         raise ValueError(f"{op}: give both mu_p and log_sigma_p, or neither for a standard normal prior")
@@ -71,9 +71,9 @@ def _check(
         op,
         mu_q=(mu_q, "B Z"),
         log_sigma_q=(log_sigma_q, "B Z"),
-        noise=(noise, "B Z"),
-        mu_p=(mu_p, "B Z"),
-        log_sigma_p=(log_sigma_p, "B Z"),
+        **{name: (tensor, "B Z") for name, tensor in noise.items()},
+        mu_p=(mu_p, "B Z?"),
+        log_sigma_p=(log_sigma_p, "B Z?"),
     )
 
 

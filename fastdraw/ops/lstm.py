@@ -67,8 +67,8 @@ def lstm_step(
         c=(c, "B U"),
         w_ih=(w_ih, "4U I"),
         w_hh=(w_hh, "4U U"),
-        b_ih=(b_ih, "4U"),
-        b_hh=(b_hh, "4U"),
+        b_ih=(b_ih, "4U?"),
+        b_hh=(b_hh, "4U?"),
     )
     return _lstm_gates(linear(input, w_ih, b_ih) + linear(h, w_hh, b_hh), c)
 

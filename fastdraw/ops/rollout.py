@@ -162,8 +162,9 @@ def _check(
         if getattr(weights, name) is None and has_part.get(part, True):
             raise ValueError(f"{op}: weights.{name} is None, but {_WHY_NEEDED.get(part, 'every model has it')}")
     shapes = SHAPES if labels is not None else {name: shape for name, shape in SHAPES.items() if "align" not in name}
-    named = {f"weights.{name}": (getattr(weights, name), shape) for name, shape in shapes.items()}
-    sizes = check_tensors(op, noise=(noise, "T B Z"), image=(image, "B C H W"), labels=(labels, "B L D"), **named)
+    named = {f"weights.{name}": (getattr(weights, name), f"{shape}?") for name, shape in shapes.items()}
+    image_shape = "B C H W" if op == "draw_rollout" else "B C H W?"
+    sizes = check_tensors(op, noise=(noise, "T B Z"), image=(image, image_shape), labels=(labels, "B L D?"), **named)
     sizes.setdefault("D", 0)
     for name in ("read", "write"):
         side = n_read if name == "read" else n_write
