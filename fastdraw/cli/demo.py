@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> None:
     out: Path = args.out
     _train(settings, out)
     rows = Run.open(out).metrics()
+    if not rows:
+        raise FastdrawError(f"{out} is trained, but its metrics.jsonl is gone or empty: give another --out")
     curves(rows, out / "curves.png")
 
     model, _ = load_model(out, settings.device)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fastdraw.cli import main
 from fastdraw.training import Run
 from tests.cli.test_errors import fails
 from tests.training.tiny import files, tiny_arguments
@@ -83,6 +84,13 @@ def test_half_a_row_at_the_end_is_dropped(run: Path, tmp_path: Path) -> None:
     rows = (run / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text(rows + '{"step": 5, "split"')
     assert Run(tmp_path).metrics() == [json.loads(row) for row in rows.splitlines()]
+
+
+def test_demo_that_lost_its_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["demo", *tiny_arguments(steps=1), "--out", str(tmp_path / "run")]
+    assert main(["train", "--preset", "demo", *command[1:]]) == 0
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    fails(command, 1, "metrics.jsonl is gone or empty", capsys)
 
 
 def test_two_processes_do_not_train_in_one_folder(
