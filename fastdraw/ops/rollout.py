@@ -28,8 +28,13 @@ from .latent import sample_kl
 from .likelihood import bernoulli_nll
 from .lstm import lstm_step
 
-# The rollout checks lengths once for all its steps, so it calls the attention below its check.
-_STEP = StepOps(_additive_attention, draw_read, lstm_step, sample_kl, glimpse_write, bernoulli_nll)
+
+def _attend(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
+    # The rollout has checked lengths once for all its steps.
+    return _additive_attention(*autocast.to_lower(*arguments))
+
+
+_STEP = StepOps(_attend, draw_read, lstm_step, sample_kl, glimpse_write, bernoulli_nll)
 
 
 def draw_rollout(
