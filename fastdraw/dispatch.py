@@ -13,7 +13,8 @@ BACKENDS = ("cuda", "triton", "cpu", "reference")
 # In order of preference. Triton on the CPU is its interpreter, made for tests, so it has to be asked for.
 PREFERENCE = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
 
-_forced: str | None = os.environ.get("FASTDRAW_BACKEND") or None
+# What was asked for, the latest last: threads may leave their blocks in any order.
+_forced: list[str] = [name for name in [os.environ.get("FASTDRAW_BACKEND")] if name]
 
 # Facts of the installation, found once; torch.compile then sees constants.
 extension_refusal = extension.load()
@@ -35,14 +36,13 @@ def backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: no backend has that name.
     """
-    global _forced
     if name not in BACKENDS:
         raise ValueError(_unknown(name))
-    before, _forced = _forced, name
+    _forced.append(name)
     try:
         yield
     finally:
-        _forced = before
+        del _forced[len(_forced) - 1 - _forced[::-1].index(name)]
 
 
 def forced() -> str | None:
@@ -51,9 +51,11 @@ def forced() -> str | None:
     Raises:
         BackendError: FASTDRAW_BACKEND names none.
     """
-    if _forced is not None and _forced not in BACKENDS:
-        raise BackendError(f"FASTDRAW_BACKEND: {_unknown(_forced)}")
-    return _forced
+    if not _forced:
+        return None
+    if _forced[-1] not in BACKENDS:
+        raise BackendError(f"FASTDRAW_BACKEND: {_unknown(_forced[-1])}")
+    return _forced[-1]
 
 
 def choose(op: str, kernels: Collection[str], device: str, dtype: str) -> str:

@@ -82,7 +82,7 @@ def test_mistake_is_one_line_and_harms_nothing(
 def test_backend_that_cannot_run_is_one_line(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], backend: str, message: str
 ) -> None:
-    monkeypatch.setattr("fastdraw.dispatch._forced", backend)
+    monkeypatch.setattr("fastdraw.dispatch._forced", [backend])
     fails(["sample", str(run), "--digits", "1"], 1, message, capsys)
 
 

@@ -40,6 +40,16 @@ def test_the_block_ends_also_by_an_exception() -> None:
     assert dispatch.forced() == before
 
 
+def test_blocks_of_threads_may_end_in_any_order() -> None:
+    first, second = fastdraw.backend("reference"), fastdraw.backend("cpu")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert dispatch.forced() == "cpu"
+    second.__exit__(None, None, None)
+    assert dispatch.forced() is None
+
+
 def test_refusal_never_raises() -> None:
     for name in dispatch.BACKENDS:
         for device in ("cpu", "cuda", "mps", "meta"):
