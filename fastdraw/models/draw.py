@@ -95,7 +95,13 @@ class SeqDraw(nn.Module):
         self.canvas0.copy_(torch.logit(mean, eps=1e-6).clamp(-6, 6))
 
     def labels(self, digits: Tensor, lengths: Tensor) -> Tensor:
-        """Label vectors (B, L, 10 + positions) of digits (B, L), of which lengths (B,) count."""
+        """Label vectors (B, L, 10 + positions) of digits (B, L), of which lengths (B,) count.
+
+        Raises:
+            TypeError: digits or lengths are no int64 tensors.
+            ValueError: digits are not (B, L), out of 0..9, or more than there are positions; lengths are not (B,).
+        """
+        _check_sequences(digits, lengths, self.config.positions)
         position = torch.arange(digits.shape[1], device=digits.device).expand_as(digits)
         if self.config.count_from == "right":
             position = (lengths[:, None] - 1 - position).clamp(min=0)  # padding is masked, any position will do
@@ -120,6 +126,8 @@ class SeqDraw(nn.Module):
             trace: also return a `DrawTrace`.
         Returns:
             `DrawOutput`; with trace a pair of it and the trace.
+        Raises:
+            TypeError, ValueError: as `fastdraw.ops.draw_rollout`, and `labels` about the digits.
         """
         config = self.config
         return ops.draw_rollout(
@@ -147,6 +155,8 @@ class SeqDraw(nn.Module):
             trace: also return a `DrawTrace`.
         Returns:
             canvas (B, C, H, W) in logits, or (T, B, C, H, W) with frames; with trace a pair of it and the trace.
+        Raises:
+            TypeError, ValueError: as `fastdraw.ops.draw_generate`, and `labels` about the digits.
         """
         return ops.draw_generate(
             self.weights,
@@ -164,3 +174,22 @@ class SeqDraw(nn.Module):
         if not torch.compiler.is_compiling() and bool((lengths == digits.shape[1]).all()):
             return None  # all samples take all steps, which is cheaper than masking
         return self.config.steps_per_digit * lengths
+
+
+def _check_sequences(digits: Tensor, lengths: Tensor, most: int) -> None:
+    """Check digits (B, L) of at most `most` places and lengths (B,), whose values the rollout checks."""
+    for name, given in (("digits", digits), ("lengths", lengths)):
+        if not isinstance(given, Tensor) or given.dtype != torch.int64:
+            came = str(given.dtype).removeprefix("torch.") if isinstance(given, Tensor) else type(given).__name__
+            raise TypeError(f"{name} must be an int64 tensor, got {came}")
+    if digits.dim() != 2 or not 1 <= digits.shape[1] <= most:
+        raise ValueError(f"digits must have shape (B, L) with 1 <= L <= {most} positions, got {tuple(digits.shape)}")
+    if lengths.shape != digits.shape[:1]:
+        raise ValueError(
+            f"lengths must have shape (B,) with B = {len(digits)} (from digits), got {tuple(lengths.shape)}"
+        )
+    if digits.numel() == 0 or digits.is_meta or torch.compiler.is_compiling():
+        return
+    least, greatest = (int(value) for value in digits.aminmax())
+    if least < 0 or greatest >= DIGITS:
+        raise ValueError(f"digits must lie in 0..{DIGITS - 1}, got {least}..{greatest}")

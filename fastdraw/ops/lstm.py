@@ -58,6 +58,8 @@ def lstm_step(
         >>> h.shape
         torch.Size([2, 4])
     """
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        raise TypeError(f"lstm_step: state must be a pair (h, c), got {type(state).__name__}")
     h, c = state
     input, h, c, w_ih, w_hh, b_ih, b_hh = autocast.to_lower(input, h, c, w_ih, w_hh, b_ih, b_hh)
     check_tensors(

@@ -197,9 +197,9 @@ def _check(
         if sizes[letter] != expected:
             came = tuple(getattr(weights, name).shape)
             raise ValueError(f"{op}: weights.{name} must have {letter} = {formula} = {expected}, got {came}")
-    check_counts(op, "steps", steps, sizes["B"], 0, sizes["T"], noise.device)
     if labels is not None:
         check_counts(op, "lengths", lengths, sizes["B"], 1, sizes["L"], noise.device)
+    check_counts(op, "steps", steps, sizes["B"], 0, sizes["T"], noise.device)
 
 
 _WHY_NEEDED = {

@@ -101,3 +101,23 @@ def test_every_weight_learns() -> None:
     output = model(torch.rand(2, 1, 6, 9), DIGITS, LENGTHS, model.noise(2, 3))
     (output.nll + output.kl.sum(0)).mean().backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+@pytest.mark.parametrize(
+    ("digits", "lengths", "error", "words"),
+    [
+        ([[1]], LENGTHS[:1], TypeError, "digits must be an int64 tensor, got list"),
+        (torch.ones(1, 1), LENGTHS[:1], TypeError, "digits must be an int64 tensor, got float32"),
+        (DIGITS, None, TypeError, "lengths must be an int64 tensor, got NoneType"),
+        (DIGITS[0], LENGTHS, ValueError, r"digits must have shape \(B, L\) with 1 <= L <= 4 positions, got \(3,\)"),
+        (DIGITS.repeat(1, 2), LENGTHS, ValueError, r"with 1 <= L <= 4 positions, got \(2, 6\)"),
+        (DIGITS + 1, LENGTHS, ValueError, "digits must lie in 0..9, got 1..10"),
+        (DIGITS - 1, LENGTHS, ValueError, "digits must lie in 0..9, got -1..8"),
+        (DIGITS, LENGTHS[:1], ValueError, r"lengths must have shape \(B,\) with B = 2 \(from digits\), got \(1,\)"),
+        (DIGITS, LENGTHS + 1, ValueError, r"lengths must lie in 1\.\.3, got 2\.\.4"),
+    ],
+)
+def test_bad_sequences_are_named(digits, lengths, error: type[Exception], words: str) -> None:
+    model = tiny()
+    with pytest.raises(error, match=words):
+        model.sample(digits, lengths, model.noise(2, 3))

@@ -25,6 +25,12 @@ def weights(**changes: Any) -> dict[str, Any]:
 ERRORS = [
     # tensors
     (
+        "lstm_step",
+        {"input": Z(4, 3), "state": Z(4, 2), "w_ih": Z(8, 3), "w_hh": Z(8, 2)},
+        TypeError,
+        "lstm_step: state must be a pair (h, c), got Tensor",
+    ),
+    (
         "glimpse_read",
         {"image": IMAGE, "window": Z(3, 5), "n": 2},
         ValueError,
