@@ -42,7 +42,7 @@ def _demo() -> str:
         f"{seconds['command'] / 60:.1f} minutes on 2 CPU cores, {seconds['training'] / 60:.1f} of them for "
         f"{run['settings']['steps']} steps of training. A reader that was trained on real digits only, and reads "
         f"{_percent(run['reader'])} of held-out real digits right, read {_percent(drawn)} of {drawn['total']} drawn "
-        "digits as the digit asked for (95 % Wilson intervals)."
+        "digits as the digit asked for (95 % Wilson intervals, over the drawings of one training run)."
     )
 
 
@@ -51,7 +51,8 @@ def _results() -> str:
     run = _figures("seqdraw-mnist/evaluation.json")
     lines = [
         "`fastdraw train --preset seqdraw-mnist` on full MNIST, 1 to 4 digits, shortened to "
-        f"{curve[-1]['step']} steps, "
+        f"{curve[-1]['step']} steps, with EMA {run['settings']['optimiser']['ema']}, interrupted and resumed once "
+        "([how it was made](docs/results/seqdraw-mnist/README.md)), "
         f"{curve[-1]['seconds'] / 60:.0f} minutes on 2 cores that had other work too. The test bound fell from "
         f"{curve[0]['loss']:.1f} nats per image at step {curve[0]['step']} to {curve[-1]['loss']:.1f}.",
         "",
