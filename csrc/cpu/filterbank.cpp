@@ -95,6 +95,7 @@ inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, in
       sum += static_cast<double>(fi[a]);
       mean += static_cast<double>(fi[a]) * static_cast<double>(dfi[a]);
     }
+    total.gain += mean;
     const double correction = sum > 0 ? sums[i] / sum : 1;
     mean *= correction;
 #pragma omp simd reduction(+ : first, second)
@@ -164,7 +165,9 @@ struct FilterbankForward {
   void operator()(int64_t begin, int64_t end) const {
     Filterbank<A> filters(grid);
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window, b);
+      A raw[5];
+      window.load(raw, 5, 1, 5, b);
+      filters.set_window(raw, window.dtype);
       fy.store(filters.fy.row(0), filters.fy.ld(), grid.n, grid.height, b * grid.n * grid.height);
       fx.store(filters.fx.row(0), filters.fx.ld(), grid.n, grid.width, b * grid.n * grid.width);
       const A stored = filters.gamma();
@@ -185,12 +188,15 @@ struct FilterbankBackward {
     Filterbank<A> filters(grid);
     Matrix<A> dfy_rows(grid.n, grid.height), dfx_rows(grid.n, grid.width);
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window, b);
-      A dgain;
+      A raw[5], dwindow_row[5], dgamma_b;
+      window.load(raw, 5, 1, 5, b);
+      filters.set_window(raw, window.dtype);
       dfy.load(dfy_rows.row(0), dfy_rows.ld(), grid.n, grid.height, b);
       dfx.load(dfx_rows.row(0), dfx_rows.ld(), grid.n, grid.width, b);
-      dgamma.load(&dgain, 1, 1, 1, b);
-      filters.backward(dfy_rows, dfx_rows, static_cast<double>(dgain * filters.gamma()), dwindow, b);
+      dgamma.load(&dgamma_b, 1, 1, 1, b);
+      filters.backward(dfy_rows, dfx_rows, 0, dwindow_row);
+      dwindow_row[4] = filters.gain_gradient(dgamma_b);
+      dwindow.store(dwindow_row, 5, 1, 5, b * 5);
     }
   }
 };

@@ -43,6 +43,7 @@ struct Axis {
 
 struct AxisGradient {
   double centre, log_delta, log_sigma2;
+  double gain;  // sum_{i,a} df f: of the log of a factor on the filters
 };
 
 // f (n, length) in rows of ld, and the sum of each row, free of the rounding of f.
@@ -81,26 +82,26 @@ class Filterbank {
   A gamma() const { return static_cast<A>(at_.gamma); }
   A inverse_gamma() const { return static_cast<A>(1 / at_.gamma); }
 
-  void set_window(const Input<2>& window, int64_t b) {
-    A stored[5];
-    window.load(stored, 5, 1, 5, b);
-    const double raw[5] = {stored[0], stored[1], stored[2], stored[3], stored[4]};
-    at_ = window_geometry(raw, grid_, window.dtype);
+  // window: 5 numbers that were stored as `dtype`.
+  void set_window(const A* window, ScalarType dtype) {
+    const double raw[5] = {window[0], window[1], window[2], window[3], window[4]};
+    at_ = window_geometry(raw, grid_, dtype);
     filter_rows(at_.y, grid_.eps, fy.row(0), fy.ld(), sums_y_.data());
     filter_rows(at_.x, grid_.eps, fx.row(0), fx.ld(), sums_x_.data());
   }
 
-  // Write the gradient of the window that was set last.
-  void backward(const Matrix<A>& dfy, const Matrix<A>& dfx, double dlog_gamma, const Output& dwindow, int64_t b) const {
+  // dwindow (5), of the window that was set last, from the gradients of gamma^power * a linear function of fx.
+  void backward(const Matrix<A>& dfy, const Matrix<A>& dfx, int power, A* dwindow) const {
     const AxisGradient y = filter_rows_bwd(at_.y, fy.row(0), dfy.row(0), fy.ld(), sums_y_.data());
     const AxisGradient x = filter_rows_bwd(at_.x, fx.row(0), dfx.row(0), fx.ld(), sums_x_.data());
     const double raw[5] = {
         x.centre * static_cast<double>(grid_.width + 1) / 2, y.centre * static_cast<double>(grid_.height + 1) / 2,
-        y.log_sigma2 + x.log_sigma2, y.log_delta + x.log_delta, dlog_gamma};
-    A stored[5];
-    for (int k = 0; k < 5; ++k) stored[k] = static_cast<A>(at_.free[k] ? raw[k] : 0.0);
-    dwindow.store(stored, 5, 1, 5, b * 5);
+        y.log_sigma2 + x.log_sigma2, y.log_delta + x.log_delta, power * x.gain};
+    for (int k = 0; k < 5; ++k) dwindow[k] = static_cast<A>(at_.free[k] ? raw[k] : 0.0);
   }
+
+  // dwindow[4] from the gradient of gamma.
+  A gain_gradient(A dgamma) const { return at_.free[4] ? dgamma * gamma() : A(0); }
 };
 
 }  // namespace fastdraw

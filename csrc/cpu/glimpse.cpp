@@ -1,273 +1,385 @@
-// read:   patch[c,i,j]  = gamma sum_{h,w} fy[i,h] image[c,h,w] fx[j,w]
-// write:  canvas[c,h,w] = 1/gamma sum_{i,j} fy[i,h] patch[c,i,j] fx[j,w]  [+ canvas]
-// draw_read: read of the image (part 0) and of the error image - sigmoid(canvas) (part 1), in one pass over both.
-//
-// A thread takes whole samples: it makes their filters from the window (again in the backward pass) and goes through
-// the image in strips of rows, so that it needs scratch for the filters and one strip, and nothing else is stored.
-// Reads C H W elements (twice that for draw_read) and writes C N N per sample, or the reverse. Every sum runs in one
+// A sample goes through the image in strips of rows that stay in the L1 cache, between which only sums of N rows are
+// kept. In the ops a thread takes whole samples: it makes their filters from the window (again in the backward pass),
+// reads C H W elements (twice that for draw_read) and writes C N N per sample, or the reverse. Every sum runs in one
 // order, whatever the number of threads.
+#include "cpu/glimpse.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <optional>
 #include <tuple>
+#include <vector>
 
-#include "cpu/filterbank.h"
 #include "cpu/simd.h"
 
 namespace fastdraw {
 namespace {
 
-constexpr int64_t kStrip = 8;  // rows of the image at a time
+constexpr int64_t kStrip = 16;  // rows of the image at a time
 
+// error = image - sigmoid(canvas), in rows of ld, and the slope of the sigmoid.
 template <typename A>
-inline void scale(A* x, int64_t size, A factor) {
-  for (int64_t k = 0; k < size; ++k) x[k] *= factor;
-}
-
-template <typename A>
-inline void subtract_sigmoid(const A* __restrict image, A* __restrict error, A* __restrict slope, int64_t size) {
+inline void subtract_sigmoid(
+    int64_t count, int64_t width, const A* __restrict image, const A* __restrict canvas, A* __restrict error,
+    A* __restrict slope, int64_t ld) {
+  for (int64_t h = 0; h < count; ++h) {
 #pragma omp simd
-  for (int64_t w = 0; w < size; ++w) {
-    const Sigmoid<A> mean = sigmoid(error[w]);
-    error[w] = image[w] - mean.value;
-    slope[w] = mean.slope;
+    for (int64_t w = 0; w < width; ++w) {
+      const Sigmoid<A> mean = sigmoid(canvas[h * width + w]);
+      error[h * ld + w] = image[h * width + w] - mean.value;
+      slope[h * ld + w] = mean.slope;
+    }
   }
 }
 
-// error: the canvas, then image - sigmoid(canvas); slope: of the sigmoid.
-FASTDRAW_CLONES void error_row(const float* image, float* error, float* slope, int64_t size) {
-  subtract_sigmoid(image, error, slope, size);
+FASTDRAW_CLONES void make_error(
+    int64_t count, int64_t width, const float* image, const float* canvas, float* error, float* slope, int64_t ld) {
+  subtract_sigmoid(count, width, image, canvas, error, slope, ld);
 }
-FASTDRAW_CLONES void error_row(const double* image, double* error, double* slope, int64_t size) {
-  subtract_sigmoid(image, error, slope, size);
+FASTDRAW_CLONES void make_error(
+    int64_t count, int64_t width, const double* image, const double* canvas, double* error, double* slope, int64_t ld) {
+  subtract_sigmoid(count, width, image, canvas, error, slope, ld);
 }
 
-// sum_{i,w} x[i,w] y[i,w]
+// From the gradient of the error, in rows of ld, to those of what it was made of.
 template <typename A>
-double row_dots(const Matrix<A>& x, const Matrix<A>& y, int64_t rows) {
-  double total = 0;
-  for (int64_t i = 0; i < rows; ++i) {
-    A sum = 0;
-    dot_add(1, 1, x.ld(), &sum, 1, x.row(i), x.ld(), y.row(i), y.ld());
-    total += static_cast<double>(sum);
+inline void add_error_gradient(
+    int64_t count, int64_t width, const A* __restrict derror, const A* __restrict slope, int64_t ld,
+    A* __restrict dimage, A* __restrict dcanvas) {
+  for (int64_t h = 0; h < count; ++h) {
+#pragma omp simd
+    for (int64_t w = 0; w < width; ++w) dcanvas[h * width + w] -= derror[h * ld + w] * slope[h * ld + w];
+    if (dimage == nullptr) continue;
+#pragma omp simd
+    for (int64_t w = 0; w < width; ++w) dimage[h * width + w] += derror[h * ld + w];
   }
-  return total;
 }
 
-// A strip of the image and, side by side with it in every row, of the error image.
+FASTDRAW_CLONES void error_gradient(
+    int64_t count, int64_t width, const float* derror, const float* slope, int64_t ld, float* dimage, float* dcanvas) {
+  add_error_gradient(count, width, derror, slope, ld, dimage, dcanvas);
+}
+FASTDRAW_CLONES void error_gradient(
+    int64_t count, int64_t width, const double* derror, const double* slope, int64_t ld, double* dimage,
+    double* dcanvas) {
+  add_error_gradient(count, width, derror, slope, ld, dimage, dcanvas);
+}
+
+}  // namespace
+
 template <typename A>
-struct Strip {
-  int parts;
-  Input<4> image, canvas;
-  int64_t width, part;  // part: elements from a row of the image to that of the error
-  Matrix<A> pixels, slope;
+Glimpse<A>::Glimpse(const Grid& grid, int64_t C, bool error)
+    : N_(grid.n),
+      H_(grid.height),
+      W_(grid.width),
+      C_(C),
+      parts_(error ? 2 : 1),
+      width_(round_up(W_, kLanes<A>)),
+      filters_(grid),
+      pixels_(kStrip, W_),
+      slope_(error ? kStrip : 0, W_),
+      dpixels_(kStrip, W_),
+      product_(1, N_ * N_),
+      rows_(N_, W_),
+      drows_(N_, W_),
+      dfy_(N_, H_),
+      dfx_(N_, W_) {}
 
-  Strip(int parts, const Input<4>& image, const Input<4>& canvas, int64_t width)
-      : parts(parts),
-        image(image),
-        canvas(canvas),
-        width(width),
-        part(round_up(width, 64 / sizeof(A))),
-        pixels(kStrip, parts * part),
-        slope(kStrip, width) {}
+// Rows of whole vectors: where they lie, or in scratch memory with zeros at their ends.
+template <typename A>
+auto Glimpse<A>::whole_rows(const A* image, int64_t count) -> Strip {
+  if (width_ == W_) return {image, W_};
+  for (int64_t h = 0; h < count; ++h) std::copy_n(image + h * W_, W_, pixels_.row(h));
+  return {pixels_.row(0), pixels_.ld()};
+}
 
-  void load(int64_t b, int64_t c, int64_t top, int64_t count) {
-    image.load(pixels.row(0), pixels.ld(), count, width, b, c, top);
-    if (parts == 1) return;
-    canvas.load(pixels.row(0) + part, pixels.ld(), count, width, b, c, top);
-    for (int64_t h = 0; h < count; ++h) error_row(pixels.row(h), pixels.row(h) + part, slope.row(h), width);
+template <typename A>
+auto Glimpse<A>::error_rows(const A* image, const A* canvas, int64_t count) -> Strip {
+  make_error(count, W_, image, canvas, pixels_.row(0), slope_.row(0), pixels_.ld());
+  return {pixels_.row(0), pixels_.ld()};
+}
+
+// to = base + fy^T @ rows, for some rows of the image.
+template <typename A>
+void Glimpse<A>::spread(const Matrix<A>& rows, int64_t top, int64_t count, const A* base, A* to) {
+  const A* fy = filters_.fy.row(0) + top;
+  const int64_t ldh = filters_.fy.ld();
+  if (width_ == W_) return multiply(count, N_, W_, to, W_, base, fy, 1, ldh, rows.row(0), rows.ld());
+  const int64_t ld = dpixels_.ld();
+  multiply(count, N_, width_, dpixels_.row(0), ld, static_cast<const A*>(nullptr), fy, 1, ldh, rows.row(0), rows.ld());
+  for (int64_t h = 0; h < count; ++h) {
+    const A* from = dpixels_.row(h);
+    for (int64_t w = h * W_; w < (h + 1) * W_; ++w) to[w] = base == nullptr ? *from++ : base[w] + *from++;
+  }
+}
+
+template <typename A>
+void Glimpse<A>::scaled_copy(const A* patch, A factor) {
+  A* to = product_.row(0);
+  for (int64_t k = 0; k < N_ * N_; ++k) to[k] = patch[k] * factor;
+}
+
+template <typename A>
+void Glimpse<A>::read(const A* image, const A* canvas, A* patch) {
+  const Matrix<A>&fy = filters_.fy, &fx = filters_.fx;
+  const A* const zero = nullptr;
+  for (int64_t part = 0; part < parts_; ++part) {
+    for (int64_t c = 0; c < C_; ++c) {
+      // Down the image first: the product that is left for the columns is then only N rows high.
+      for (int64_t top = 0; top < H_; top += kStrip) {
+        const int64_t count = std::min(kStrip, H_ - top), first = (c * H_ + top) * W_;
+        const auto [pixels, ld] =
+            part == 0 ? whole_rows(image + first, count) : error_rows(image + first, canvas + first, count);
+        A* rows = rows_.row(0);
+        multiply(N_, count, width_, rows, rows_.ld(), top == 0 ? zero : rows, fy.row(0) + top, fy.ld(), 1, pixels, ld);
+      }
+      A* to = patch + patch_offset(0, static_cast<int>(part), c, static_cast<int>(parts_), C_, N_);
+      dot(N_, N_, width_, to, N_, zero, rows_.row(0), rows_.ld(), fx.row(0), fx.ld());
+      for (int64_t k = 0; k < N_ * N_; ++k) to[k] *= filters_.gamma();
+    }
+  }
+}
+
+// With g = gamma dpatch and s = g @ fx (N, W), for each part:
+//   dpixels = fy^T @ s,  dfy = s @ pixels^T,  dfx = g^T @ (fy @ pixels)
+template <typename A>
+void Glimpse<A>::read_bwd(const A* dpatch, const A* image, const A* canvas, A* dimage, A* dcanvas, A* dwindow) {
+  const Matrix<A>&fy = filters_.fy, &fx = filters_.fx;
+  const A* const zero = nullptr;
+  A *rows = rows_.row(0), *drows = drows_.row(0), *g = product_.row(0), *dfx = dfx_.row(0);
+  const int64_t ldw = rows_.ld(), ldh = fy.ld();
+  for (int64_t part = 0; part < parts_; ++part) {
+    for (int64_t c = 0; c < C_; ++c) {
+      const bool first_sum = part == 0 && c == 0;
+      scaled_copy(dpatch + (part * C_ + c) * N_ * N_, filters_.gamma());
+      multiply(N_, N_, width_, drows, ldw, zero, g, N_, 1, fx.row(0), ldw);
+      for (int64_t top = 0; top < H_; top += kStrip) {
+        const int64_t count = std::min(kStrip, H_ - top), first = (c * H_ + top) * W_;
+        const auto [pixels, ld] =
+            part == 0 ? whole_rows(image + first, count) : error_rows(image + first, canvas + first, count);
+        multiply(N_, count, width_, rows, ldw, top == 0 ? zero : rows, fy.row(0) + top, ldh, 1, pixels, ld);
+        A* dfy = dfy_.row(0) + top;
+        dot(N_, count, width_, dfy, ldh, first_sum ? zero : dfy, drows, ldw, pixels, ld);
+        if (part == 0 && dimage != nullptr) spread(drows_, top, count, dimage + first, dimage + first);
+        if (part == 1) {
+          multiply(count, N_, width_, dpixels_.row(0), ldw, zero, fy.row(0) + top, 1, ldh, drows, ldw);
+          A* to = dimage == nullptr ? nullptr : dimage + first;
+          error_gradient(count, W_, dpixels_.row(0), slope_.row(0), ldw, to, dcanvas + first);
+        }
+      }
+      multiply(N_, N_, width_, dfx, ldw, first_sum ? zero : dfx, g, 1, N_, rows, ldw);
+    }
+  }
+  filters_.backward(dfy_, dfx_, 1, dwindow);
+}
+
+template <typename A>
+void Glimpse<A>::write(const A* patch, const A* canvas, A* out) {
+  const Matrix<A>& fx = filters_.fx;
+  const A* const zero = nullptr;
+  for (int64_t c = 0; c < C_; ++c) {
+    scaled_copy(patch + c * N_ * N_, filters_.inverse_gamma());
+    multiply(N_, N_, width_, rows_.row(0), rows_.ld(), zero, product_.row(0), N_, 1, fx.row(0), fx.ld());
+    for (int64_t top = 0; top < H_; top += kStrip) {
+      const int64_t count = std::min(kStrip, H_ - top), first = (c * H_ + top) * W_;
+      // Summed apart from the canvas and added at the end, so that a faint stroke is not rounded at every filter.
+      spread(rows_, top, count, canvas == nullptr ? zero : canvas + first, out + first);
+    }
+  }
+}
+
+// With p = patch / gamma, t = p @ fx (N, W) and g = fy @ dcanvas (N, W):
+//   dpatch = g @ fx^T / gamma,  dfx = p^T @ g,  dfy = t @ dcanvas^T
+template <typename A>
+void Glimpse<A>::write_bwd(const A* dcanvas, const A* patch, A* dpatch, A* dwindow) {
+  const Matrix<A>&fy = filters_.fy, &fx = filters_.fx;
+  const A* const zero = nullptr;
+  A *rows = rows_.row(0), *drows = drows_.row(0), *p = product_.row(0), *dfx = dfx_.row(0);
+  const int64_t ldw = rows_.ld(), ldh = fy.ld();
+  for (int64_t c = 0; c < C_; ++c) {
+    scaled_copy(patch + c * N_ * N_, filters_.inverse_gamma());
+    multiply(N_, N_, width_, rows, ldw, zero, p, N_, 1, fx.row(0), ldw);
+    for (int64_t top = 0; top < H_; top += kStrip) {
+      const int64_t count = std::min(kStrip, H_ - top);
+      const auto [pixels, ld] = whole_rows(dcanvas + (c * H_ + top) * W_, count);
+      multiply(N_, count, width_, drows, ldw, top == 0 ? zero : drows, fy.row(0) + top, ldh, 1, pixels, ld);
+      A* dfy = dfy_.row(0) + top;
+      dot(N_, count, width_, dfy, ldh, c == 0 ? zero : dfy, rows, ldw, pixels, ld);
+    }
+    A* to = dpatch + c * N_ * N_;
+    dot(N_, N_, width_, to, N_, zero, drows, ldw, fx.row(0), ldw);
+    for (int64_t k = 0; k < N_ * N_; ++k) to[k] *= filters_.inverse_gamma();
+    multiply(N_, N_, width_, dfx, ldw, c == 0 ? zero : dfx, p, 1, N_, drows, ldw);
+  }
+  filters_.backward(dfy_, dfx_, -1, dwindow);
+}
+
+template class Glimpse<float>;
+template class Glimpse<double>;
+
+namespace {
+
+// One sample of a tensor at a time, contiguous and of type A: where it lies if it is so there, else in scratch memory.
+template <typename A>
+class SampleInput {
+  const Input<4>& input_;
+  int64_t C_, rows_, columns_;
+  bool in_place_;
+  std::vector<A> scratch_;
+
+ public:
+  SampleInput(const Input<4>& input, int64_t C, int64_t rows, int64_t columns)
+      : input_(input), C_(C), rows_(rows), columns_(columns) {
+    const auto& [_, channel, row, column] = input.strides;
+    in_place_ = element_size(input.dtype) == sizeof(A) && (columns == 1 || column == 1) &&
+        (rows == 1 || row == columns) && (C == 1 || channel == rows * columns);
+    if (!in_place_) scratch_.resize(static_cast<size_t>(C * rows * columns));
+  }
+
+  const A* operator()(int64_t b) {
+    if (input_.data == nullptr) return nullptr;
+    if (in_place_) return reinterpret_cast<const A*>(input_.data) + b * input_.strides[0];
+    for (int64_t c = 0; c < C_; ++c) {
+      input_.load(scratch_.data() + c * rows_ * columns_, columns_, rows_, columns_, b, c);
+    }
+    return scratch_.data();
+  }
+};
+
+// The same for a contiguous tensor that is written.
+template <typename A>
+class SampleOutput {
+  const Output& output_;
+  int64_t size_;
+  bool in_place_;
+  std::vector<A> scratch_;
+
+ public:
+  SampleOutput(const Output& output, int64_t size)
+      : output_(output), size_(size), in_place_(element_size(output.dtype) == sizeof(A)) {
+    if (!in_place_ && output.data != nullptr) scratch_.resize(static_cast<size_t>(size));
+  }
+
+  A* operator()(int64_t b) {
+    if (output_.data == nullptr) return nullptr;
+    return in_place_ ? reinterpret_cast<A*>(output_.data) + b * size_ : scratch_.data();
+  }
+  A* zeros(int64_t b) {
+    A* data = (*this)(b);
+    if (data != nullptr) std::fill_n(data, size_, A(0));
+    return data;
+  }
+  void store(int64_t b) const {
+    if (!in_place_ && output_.data != nullptr) output_.store(scratch_.data(), 0, 1, size_, b * size_);
+  }
+};
+
+// (B, K) as (B, 1, 1, K).
+Input<4> flat_input(const Input<2>& input) {
+  Input<4> flat;
+  flat.data = input.data;
+  flat.dtype = input.dtype;
+  flat.strides = {input.strides[0], 0, 0, input.strides[1]};
+  return flat;
+}
+
+// What the samples of every op are made of.
+struct Call {
+  Grid grid;
+  int64_t C;
+  Input<4> window;
+
+  int64_t patch() const { return C * grid.n * grid.n; }
+  int64_t image() const { return C * grid.height * grid.width; }
+  template <typename A>
+  SampleInput<A> images(const Input<4>& input) const {
+    return {input, C, grid.height, grid.width};
+  }
+  template <typename A>
+  SampleInput<A> patches(const Input<4>& input) const {
+    return {input, C, grid.n, grid.n};
+  }
+  template <typename A>
+  SampleInput<A> windows() const {
+    return {window, 1, 1, 5};
   }
 };
 
 template <typename A>
 struct ReadForward {
-  Grid grid;
-  int64_t C;
-  int parts;
-  Input<4> image, canvas;
-  Input<2> window;
+  Call call;
+  Input<4> image, canvas;  // canvas: null with one part
   Output patch;
 
   void operator()(int64_t begin, int64_t end) const {
-    const int64_t N = grid.n, H = grid.height, W = grid.width;
-    Filterbank<A> filters(grid);
-    Strip<A> strip(parts, image, canvas, W);
-    const int64_t ldh = filters.fy.ld(), ldw = filters.fx.ld(), wide = parts * ldw;
-    Matrix<A> rows(N, wide), product(1, N * N);  // rows: fy @ pixels, a part beside the other
+    const bool error = canvas.data != nullptr;
+    Glimpse<A> glimpse(call.grid, call.C, error);
+    auto windows = call.windows<A>(), images = call.images<A>(image), canvases = call.images<A>(canvas);
+    SampleOutput<A> patches(patch, (error ? 2 : 1) * call.patch());
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window, b);
-      for (int64_t c = 0; c < C; ++c) {
-        rows.zero();
-        // Down the image first: the product that is left for the columns is then only N rows high.
-        for (int64_t top = 0; top < H; top += kStrip) {
-          const int64_t count = std::min(kStrip, H - top);
-          strip.load(b, c, top, count);
-          multiply_add(N, count, wide, rows.row(0), wide, filters.fy.row(0) + top, ldh, 1, strip.pixels.row(0), wide);
-        }
-        for (int part = 0; part < parts; ++part) {
-          product.zero();
-          dot_add(N, N, ldw, product.row(0), N, rows.row(0) + part * ldw, wide, filters.fx.row(0), ldw);
-          scale(product.row(0), N * N, filters.gamma());
-          patch.store(product.row(0), 0, 1, N * N, patch_offset(b, part, c, parts, C, N));
-        }
-      }
+      glimpse.set_window(windows(b), call.window.dtype);
+      glimpse.read(images(b), canvases(b), patches(b));
+      patches.store(b);
     }
   }
 };
 
 template <typename A>
 struct ReadBackward {
-  Grid grid;
-  int64_t C;
-  int parts;
-  Input<4> dpatch[2], image, canvas;
-  Input<2> window;
+  Call call;
+  Input<4> dpatch, image, canvas;  // dpatch: as (B, 1, 1, K) with two parts
   Output dimage, dcanvas, dwindow;
 
-  // With g = gamma dpatch and s = g @ fx (N, W), for each part:
-  //   dpixels = fy^T @ s,  dfy = s @ pixels^T,  dfx = g^T @ (fy @ pixels),  dlog_gamma = sum s * (fy @ pixels)
   void operator()(int64_t begin, int64_t end) const {
-    const int64_t N = grid.n, H = grid.height, W = grid.width;
-    Filterbank<A> filters(grid);
-    Strip<A> strip(parts, image, canvas, W);
-    const int64_t ldh = filters.fy.ld(), ldw = filters.fx.ld(), wide = parts * ldw;
-    Matrix<A> rows(N, wide), drows(N, wide), dpixels(kStrip, wide), dproduct(parts, N * N), dfy(N, H), dfx(N, W);
-    const Matrix<A>& fy = filters.fy;
+    const bool error = canvas.data != nullptr;
+    Glimpse<A> glimpse(call.grid, call.C, error);
+    auto windows = call.windows<A>(), images = call.images<A>(image), canvases = call.images<A>(canvas);
+    auto dpatches = error ? SampleInput<A>(dpatch, 1, 1, 2 * call.patch()) : call.patches<A>(dpatch);
+    SampleOutput<A> dimages(dimage, call.image()), dcanvases(dcanvas, call.image()), dwindows(dwindow, 5);
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window, b);
-      dfy.zero();
-      dfx.zero();
-      double dlog_gamma = 0;
-      for (int64_t c = 0; c < C; ++c) {
-        rows.zero();
-        drows.zero();
-        for (int part = 0; part < parts; ++part) {
-          A* g = dproduct.row(part);
-          dpatch[part].load(g, N, N, N, b, c);
-          scale(g, N * N, filters.gamma());
-          multiply_add(N, N, ldw, drows.row(0) + part * ldw, wide, g, N, 1, filters.fx.row(0), ldw);
-        }
-        for (int64_t top = 0; top < H; top += kStrip) {
-          const int64_t count = std::min(kStrip, H - top);
-          strip.load(b, c, top, count);
-          multiply_add(N, count, wide, rows.row(0), wide, fy.row(0) + top, ldh, 1, strip.pixels.row(0), wide);
-          dot_add(N, count, wide, dfy.row(0) + top, ldh, drows.row(0), wide, strip.pixels.row(0), wide);
-          const int64_t skip = dimage.data == nullptr ? ldw : 0;  // only the error's part is wanted, if there is one
-          if (skip == wide) continue;
-          dpixels.zero();
-          multiply_add(
-              count, N, wide - skip, dpixels.row(0) + skip, wide, fy.row(0) + top, 1, ldh, drows.row(0) + skip, wide);
-          store_gradients(b, c, top, count, dpixels, strip);
-        }
-        for (int part = 0; part < parts; ++part) {
-          multiply_add(N, N, ldw, dfx.row(0), ldw, dproduct.row(part), 1, N, rows.row(0) + part * ldw, wide);
-        }
-        dlog_gamma += row_dots(rows, drows, N);
-      }
-      filters.backward(dfy, dfx, dlog_gamma, dwindow, b);
-    }
-  }
-
- private:
-  void store_gradients(
-      int64_t b, int64_t c, int64_t top, int64_t count, Matrix<A>& dpixels, const Strip<A>& strip) const {
-    const int64_t W = grid.width, offset = ((b * C + c) * grid.height + top) * W;
-    if (dimage.data != nullptr) {
-      // Both parts read the image.
-      for (int64_t h = 0; parts == 2 && h < count; ++h) {
-        A* d = dpixels.row(h);
-        for (int64_t w = 0; w < W; ++w) d[w] += d[strip.part + w];
-      }
-      dimage.store(dpixels.row(0), dpixels.ld(), count, W, offset);
-    }
-    if (parts == 2) {
-      for (int64_t h = 0; h < count; ++h) {
-        A* d = dpixels.row(h) + strip.part;
-        for (int64_t w = 0; w < W; ++w) d[w] *= -strip.slope.row(h)[w];
-      }
-      dcanvas.store(dpixels.row(0) + strip.part, dpixels.ld(), count, W, offset);
+      glimpse.set_window(windows(b), call.window.dtype);
+      glimpse.read_bwd(dpatches(b), images(b), canvases(b), dimages.zeros(b), dcanvases.zeros(b), dwindows(b));
+      dimages.store(b);
+      dcanvases.store(b);
+      dwindows.store(b);
     }
   }
 };
 
 template <typename A>
 struct WriteForward {
-  Grid grid;
-  int64_t C;
-  Input<4> patch;
-  Input<2> window;
-  Input<4> canvas;
+  Call call;
+  Input<4> patch, canvas;
   Output out;
 
   void operator()(int64_t begin, int64_t end) const {
-    const int64_t N = grid.n, H = grid.height, W = grid.width;
-    Filterbank<A> filters(grid);
-    const int64_t ldh = filters.fy.ld(), ldw = filters.fx.ld();
-    Matrix<A> product(1, N * N), rows(N, W), pixels(kStrip, W), before(kStrip, W);
+    Glimpse<A> glimpse(call.grid, call.C, false);
+    auto windows = call.windows<A>(), patches = call.patches<A>(patch), canvases = call.images<A>(canvas);
+    SampleOutput<A> outs(out, call.image());
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window, b);
-      for (int64_t c = 0; c < C; ++c) {
-        patch.load(product.row(0), N, N, N, b, c);
-        scale(product.row(0), N * N, filters.inverse_gamma());
-        rows.zero();
-        multiply_add(N, N, ldw, rows.row(0), ldw, product.row(0), N, 1, filters.fx.row(0), ldw);
-        for (int64_t top = 0; top < H; top += kStrip) {
-          const int64_t count = std::min(kStrip, H - top);
-          // Summed apart from the canvas and added at the end, so that a faint stroke is not rounded at every filter.
-          pixels.zero();
-          multiply_add(count, N, ldw, pixels.row(0), ldw, filters.fy.row(0) + top, 1, ldh, rows.row(0), ldw);
-          if (canvas.data != nullptr) {
-            canvas.load(before.row(0), ldw, count, W, b, c, top);
-            for (int64_t k = 0; k < count * ldw; ++k) pixels.row(0)[k] += before.row(0)[k];
-          }
-          out.store(pixels.row(0), ldw, count, W, ((b * C + c) * H + top) * W);
-        }
-      }
+      glimpse.set_window(windows(b), call.window.dtype);
+      glimpse.write(patches(b), canvases(b), outs(b));
+      outs.store(b);
     }
   }
 };
 
 template <typename A>
 struct WriteBackward {
-  Grid grid;
-  int64_t C;
+  Call call;
   Input<4> dcanvas, patch;
-  Input<2> window;
   Output dpatch, dwindow;
 
-  // With p = patch / gamma, t = p @ fx (N, W) and g = fy @ dcanvas (N, W):
-  //   dpatch = g @ fx^T / gamma,  dfx = p^T @ g,  dfy = t @ dcanvas^T,  dlog_gamma = -sum t * g
   void operator()(int64_t begin, int64_t end) const {
-    const int64_t N = grid.n, H = grid.height, W = grid.width;
-    Filterbank<A> filters(grid);
-    const int64_t ldh = filters.fy.ld(), ldw = filters.fx.ld();
-    Matrix<A> product(1, N * N), dproduct(1, N * N), rows(N, W), drows(N, W), dpixels(kStrip, W), dfy(N, H), dfx(N, W);
+    Glimpse<A> glimpse(call.grid, call.C, false);
+    auto windows = call.windows<A>(), patches = call.patches<A>(patch), dcanvases = call.images<A>(dcanvas);
+    SampleOutput<A> dpatches(dpatch, call.patch()), dwindows(dwindow, 5);
     for (int64_t b = begin; b < end; ++b) {
-      filters.set_window(window, b);
-      dfy.zero();
-      dfx.zero();
-      double dlog_gamma = 0;
-      for (int64_t c = 0; c < C; ++c) {
-        patch.load(product.row(0), N, N, N, b, c);
-        scale(product.row(0), N * N, filters.inverse_gamma());
-        rows.zero();
-        drows.zero();
-        dproduct.zero();
-        multiply_add(N, N, ldw, rows.row(0), ldw, product.row(0), N, 1, filters.fx.row(0), ldw);
-        for (int64_t top = 0; top < H; top += kStrip) {
-          const int64_t count = std::min(kStrip, H - top);
-          dcanvas.load(dpixels.row(0), ldw, count, W, b, c, top);
-          multiply_add(N, count, ldw, drows.row(0), ldw, filters.fy.row(0) + top, ldh, 1, dpixels.row(0), ldw);
-          dot_add(N, count, ldw, dfy.row(0) + top, ldh, rows.row(0), ldw, dpixels.row(0), ldw);
-        }
-        dot_add(N, N, ldw, dproduct.row(0), N, drows.row(0), ldw, filters.fx.row(0), ldw);
-        scale(dproduct.row(0), N * N, filters.inverse_gamma());
-        dpatch.store(dproduct.row(0), 0, 1, N * N, patch_offset(b, 0, c, 1, C, N));
-        multiply_add(N, N, ldw, dfx.row(0), ldw, product.row(0), 1, N, drows.row(0), ldw);
-        dlog_gamma -= row_dots(rows, drows, N);
-      }
-      filters.backward(dfy, dfx, dlog_gamma, dwindow, b);
+      glimpse.set_window(windows(b), call.window.dtype);
+      glimpse.write_bwd(dcanvases(b), patches(b), dpatches(b), dwindows(b));
+      dpatches.store(b);
+      dwindows.store(b);
     }
   }
 };
@@ -296,9 +408,9 @@ Tensor read(
   if (canvas != nullptr) check_tensor(op, "canvas", *canvas, dtype, {B, C, H, W});
   const Tensor patch = canvas == nullptr ? new_empty(image, {B, C, n, n}) : new_empty(image, {B, 2 * C * n * n});
   with_compute_type(op, dtype, [&, C = C, B = B](auto compute) {
-    ReadForward<decltype(compute)> work{grid, C, 1, image, {}, window, patch};
-    if (canvas != nullptr) work.parts = 2, work.canvas = *canvas;
-    run_parallel(work, B, work.parts * product_cost(grid, C));
+    ReadForward<decltype(compute)> work{{grid, C, flat_input(window)}, image, {}, patch};
+    if (canvas != nullptr) work.canvas = *canvas;
+    run_parallel(work, B, (canvas == nullptr ? 1 : 2) * product_cost(grid, C));
   });
   return patch;
 }
@@ -324,7 +436,7 @@ std::tuple<Tensor, Tensor> glimpse_read_bwd(
   const Tensor dimage = need_dimage ? new_empty(image, {B, C, H, W}) : new_empty(image, {0});
   const Tensor dwindow = new_empty(window, {B, 5});
   with_compute_type(op, dtype, [&, C = C, B = B](auto compute) {
-    ReadBackward<decltype(compute)> work{grid, C, 1, {dpatch, {}}, image, {}, window, {}, {}, dwindow};
+    ReadBackward<decltype(compute)> work{{grid, C, flat_input(window)}, dpatch, image, {}, {}, {}, dwindow};
     if (need_dimage) work.dimage = dimage;
     run_parallel(work, B, 3 * product_cost(grid, C));
   });
@@ -344,14 +456,8 @@ std::tuple<Tensor, Tensor, Tensor> draw_read_bwd(
   const Tensor dimage = need_dimage ? new_empty(image, {B, C, H, W}) : new_empty(image, {0});
   const Tensor dcanvas = new_empty(canvas, {B, C, H, W}), dwindow = new_empty(window, {B, 5});
   with_compute_type(op, dtype, [&, C = C, B = B](auto compute) {
-    const Input<2> flat = dglimpse;
-    const int64_t step = flat.strides[1];
-    Input<4> dpatch;  // of the image; that of the error lies C n n elements further
-    dpatch.data = flat.data;
-    dpatch.dtype = dtype;
-    dpatch.strides = {flat.strides[0], n * n * step, n * step, step};
-    ReadBackward<decltype(compute)> work{grid, C, 2, {dpatch, dpatch}, image, canvas, window, {}, dcanvas, dwindow};
-    work.dpatch[1].data += patch_offset(0, 1, 0, 2, C, n) * step * element_size(dtype);
+    ReadBackward<decltype(compute)> work{
+        {grid, C, flat_input(window)}, flat_input(dglimpse), image, canvas, {}, dcanvas, dwindow};
     if (need_dimage) work.dimage = dimage;
     run_parallel(work, B, 6 * product_cost(grid, C));
   });
@@ -370,7 +476,7 @@ Tensor glimpse_write(
   if (canvas) check_tensor(op, "canvas", *canvas, dtype, {B, C, height, width});
   const Tensor out = new_empty(patch, {B, C, height, width});
   with_compute_type(op, dtype, [&, C = C, B = B](auto compute) {
-    WriteForward<decltype(compute)> work{grid, C, patch, window, {}, out};
+    WriteForward<decltype(compute)> work{{grid, C, flat_input(window)}, patch, {}, out};
     if (canvas) work.canvas = *canvas;
     run_parallel(work, B, product_cost(grid, C));
   });
@@ -390,7 +496,7 @@ std::tuple<Tensor, Tensor> glimpse_write_bwd(
   check_tensor(op, "window", window, dtype, {B, 5});
   const Tensor dpatch = new_empty(patch, {B, C, N, N}), dwindow = new_empty(window, {B, 5});
   with_compute_type(op, dtype, [&, C = C, B = B](auto compute) {
-    const WriteBackward<decltype(compute)> work{grid, C, dcanvas, patch, window, dpatch, dwindow};
+    const WriteBackward<decltype(compute)> work{{grid, C, flat_input(window)}, dcanvas, patch, dpatch, dwindow};
     run_parallel(work, B, 2 * product_cost(grid, C));
   });
   return {dpatch, dwindow};

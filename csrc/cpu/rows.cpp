@@ -6,6 +6,8 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <type_traits>
+
 #include "cpu/simd.h"
 
 namespace fastdraw {
@@ -36,101 +38,136 @@ inline void store(const A* __restrict src, int64_t ld, int64_t rows, int64_t col
   }
 }
 
-// A block of M x K coefficients stays in registers while it runs along the rows. 2 x 4: each of the 8 multiply-adds
-// then takes one load or store, and the 16 registers of AVX2 are enough.
-template <int M, int K, typename A>
-inline void multiply_add_block(
-    int64_t width, A* __restrict c, int64_t ldc, const A* a, int64_t am, int64_t ak, const A* __restrict x,
-    int64_t ldx) {
-  A coefficient[M][K];
-  for (int m = 0; m < M; ++m) {
-    for (int k = 0; k < K; ++k) coefficient[m][k] = a[m * am + k * ak];
+// Written out, because compilers keep sums in registers, and add up their lanes well, only if told. Rows begin
+// anywhere.
+template <typename A>
+struct Vectors {
+  typedef A Value __attribute__((vector_size(32)));
+  typedef A Memory __attribute__((vector_size(32), aligned(alignof(A)), may_alias));
+  typedef A Four __attribute__((vector_size(4 * sizeof(A))));
+  typedef A FourInMemory __attribute__((vector_size(4 * sizeof(A)), aligned(alignof(A)), may_alias));
+
+  static Memory& at(A* x) { return *reinterpret_cast<Memory*>(x); }
+  static const Memory& at(const A* x) { return *reinterpret_cast<const Memory*>(x); }
+};
+
+// M x V vectors of c. With 4 x 2, the 8 independent chains of sums hide the latency of a multiply-add, every one of
+// which takes less than one load, and the 16 registers of AVX2 are enough.
+template <int M, int V, typename A>
+inline void multiply_tile(
+    int64_t K, A* c, int64_t ldc, const A* base, const A* a, int64_t am, int64_t ak, const A* x, int64_t ldx) {
+  using Vector = Vectors<A>;
+  typename Vector::Value sum[M][V]{};
+  for (int64_t k = 0; k < K; ++k) {
+    for (int v = 0; v < V; ++v) {
+      const typename Vector::Value at = Vector::at(x + k * ldx + v * kLanes<A>);
+      for (int m = 0; m < M; ++m) sum[m][v] += a[m * am + k * ak] * at;
+    }
   }
-#pragma omp simd
-  for (int64_t w = 0; w < width; ++w) {
-    for (int m = 0; m < M; ++m) {
-      A sum = c[m * ldc + w];
-      for (int k = 0; k < K; ++k) sum += coefficient[m][k] * x[k * ldx + w];
-      c[m * ldc + w] = sum;
+  for (int m = 0; m < M; ++m) {
+    for (int v = 0; v < V; ++v) {
+      const int64_t to = m * ldc + v * kLanes<A>;
+      if (base != nullptr) sum[m][v] += Vector::at(base + to);
+      Vector::at(c + to) = sum[m][v];
     }
   }
 }
 
 template <int M, typename A>
-inline void multiply_add_rows(
-    int64_t K, int64_t width, A* c, int64_t ldc, const A* a, int64_t am, int64_t ak, const A* x, int64_t ldx) {
-  int64_t k = 0;
-  for (; k + 4 <= K; k += 4) multiply_add_block<M, 4>(width, c, ldc, a + k * ak, am, ak, x + k * ldx, ldx);
-  for (; k < K; ++k) multiply_add_block<M, 1>(width, c, ldc, a + k * ak, am, ak, x + k * ldx, ldx);
-}
-
-template <typename A>
-inline void multiply_add_all(
-    int64_t M, int64_t K, int64_t width, A* c, int64_t ldc, const A* a, int64_t am, int64_t ak, const A* x,
+inline void multiply_rows(
+    int64_t K, int64_t width, A* c, int64_t ldc, const A* base, const A* a, int64_t am, int64_t ak, const A* x,
     int64_t ldx) {
+  const auto from = [&](int64_t w) { return base == nullptr ? nullptr : base + w; };
+  int64_t w = 0;
+  for (; w + 2 * kLanes<A> <= width; w += 2 * kLanes<A>) {
+    multiply_tile<M, 2>(K, c + w, ldc, from(w), a, am, ak, x + w, ldx);
+  }
+  if (w < width) multiply_tile<M, 1>(K, c + w, ldc, from(w), a, am, ak, x + w, ldx);
+}
+
+template <typename A>
+inline void multiply_all(
+    int64_t M, int64_t K, int64_t width, A* c, int64_t ldc, const A* base, const A* a, int64_t am, int64_t ak,
+    const A* x, int64_t ldx) {
+  const auto from = [&](int64_t m) { return base == nullptr ? nullptr : base + m * ldc; };
   int64_t m = 0;
-  for (; m + 2 <= M; m += 2) multiply_add_rows<2>(K, width, c + m * ldc, ldc, a + m * am, am, ak, x, ldx);
-  for (; m < M; ++m) multiply_add_rows<1>(K, width, c + m * ldc, ldc, a + m * am, am, ak, x, ldx);
+  for (; m + 4 <= M; m += 4) multiply_rows<4>(K, width, c + m * ldc, ldc, from(m), a + m * am, am, ak, x, ldx);
+  for (; m < M; ++m) multiply_rows<1>(K, width, c + m * ldc, ldc, from(m), a + m * am, am, ak, x, ldx);
 }
 
-// Half a cache line at once, written out: what compilers make of a reduction over single elements adds up the lanes of
-// every sum one by one at the end, which here takes as long as the loop.
-template <typename A>
-struct Lanes {
-  static constexpr int kCount = 32 / sizeof(A);
-  typedef A Vector __attribute__((vector_size(32), may_alias));
-};
+template <int... lanes, typename V>
+inline void shuffle(const V& a, const V& b, V& to) {
+#if defined(__clang__)
+  to = __builtin_shufflevector(a, b, lanes...);
+#else
+  typedef std::conditional_t<sizeof(a[0]) == 4, int32_t, int64_t> Mask __attribute__((vector_size(32)));
+  to = __builtin_shuffle(a, b, Mask{lanes...});
+#endif
+}
 
-template <typename A>
-inline A sum_lanes(const typename Lanes<A>::Vector& vector) {
-  A lane[Lanes<A>::kCount];
-  for (int k = 0; k < Lanes<A>::kCount; ++k) lane[k] = vector[k];
-  for (int half = Lanes<A>::kCount / 2; half > 0; half /= 2) {
-    for (int k = 0; k < half; ++k) lane[k] += lane[k + half];
+// sum[i] = the sum of the lanes of x[i]: pairs of vectors are interleaved and added, twice, and then the two halves.
+inline void sum_lanes(const Vectors<float>::Value (&x)[4], Vectors<float>::Four& sum) {
+  Vectors<float>::Value even[2], odd[2];
+  for (int k = 0; k < 2; ++k) {
+    shuffle<0, 8, 2, 10, 4, 12, 6, 14>(x[2 * k], x[2 * k + 1], even[k]);
+    shuffle<1, 9, 3, 11, 5, 13, 7, 15>(x[2 * k], x[2 * k + 1], odd[k]);
+    even[k] += odd[k];
   }
-  return lane[0];
+  Vectors<float>::Value low, high;
+  shuffle<0, 1, 8, 9, 4, 5, 12, 13>(even[0], even[1], low);
+  shuffle<2, 3, 10, 11, 6, 7, 14, 15>(even[0], even[1], high);
+  low += high;
+  for (int i = 0; i < 4; ++i) sum[i] = low[i] + low[i + 4];
 }
-
-// The 8 sums of 2 x 4 dot products: enough independent chains to hide the latency of an addition.
-template <typename A>
-inline void dot_add_2x4(int64_t width, A* d, int64_t ldd, const A* x, int64_t ldx, const A* y, int64_t ldy) {
-  using Vector = typename Lanes<A>::Vector;
-  const auto lanes = [](const A* row) { return reinterpret_cast<const Vector*>(row); };
-  const Vector *X0 = lanes(x), *X1 = lanes(x + ldx);
-  const Vector *Y0 = lanes(y), *Y1 = lanes(y + ldy), *Y2 = lanes(y + 2 * ldy), *Y3 = lanes(y + 3 * ldy);
-  Vector s00{}, s01{}, s02{}, s03{}, s10{}, s11{}, s12{}, s13{};
-  for (int64_t k = 0; k < width / Lanes<A>::kCount; ++k) {
-    const Vector x0 = X0[k], x1 = X1[k], y0 = Y0[k], y1 = Y1[k], y2 = Y2[k], y3 = Y3[k];
-    s00 += x0 * y0, s01 += x0 * y1, s02 += x0 * y2, s03 += x0 * y3;
-    s10 += x1 * y0, s11 += x1 * y1, s12 += x1 * y2, s13 += x1 * y3;
+inline void sum_lanes(const Vectors<double>::Value (&x)[4], Vectors<double>::Four& sum) {
+  Vectors<double>::Value even[2], odd[2];
+  for (int k = 0; k < 2; ++k) {
+    shuffle<0, 4, 2, 6>(x[2 * k], x[2 * k + 1], even[k]);
+    shuffle<1, 5, 3, 7>(x[2 * k], x[2 * k + 1], odd[k]);
+    even[k] += odd[k];
   }
-  d[0] += sum_lanes<A>(s00), d[1] += sum_lanes<A>(s01), d[2] += sum_lanes<A>(s02), d[3] += sum_lanes<A>(s03);
-  d[ldd] += sum_lanes<A>(s10), d[ldd + 1] += sum_lanes<A>(s11);
-  d[ldd + 2] += sum_lanes<A>(s12), d[ldd + 3] += sum_lanes<A>(s13);
+  Vectors<double>::Value low, high;
+  shuffle<0, 1, 4, 5>(even[0], even[1], low);
+  shuffle<2, 3, 6, 7>(even[0], even[1], high);
+  sum = low + high;
 }
 
-template <typename A>
-inline void dot_add_1x1(int64_t width, A* d, const A* __restrict x, const A* __restrict y) {
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t w = 0; w < width; ++w) sum += x[w] * y[w];
-  *d += sum;
-}
-
-template <typename A>
-inline void dot_add_all(
-    int64_t M, int64_t N, int64_t width, A* d, int64_t ldd, const A* x, int64_t ldx, const A* y, int64_t ldy) {
-  const int64_t blocks_m = M / 2 * 2, blocks_n = N / 4 * 4;
-  for (int64_t m = 0; m < blocks_m; m += 2) {
-    for (int64_t n = 0; n < blocks_n; n += 4) {
-      dot_add_2x4(width, d + m * ldd + n, ldd, x + m * ldx, ldx, y + n * ldy, ldy);
+// M x N sums, N up to 4: with 2 x 4, as many chains as above.
+template <int M, int N, typename A>
+inline void dot_tile(
+    int64_t width, A* d, int64_t ldd, const A* base, const A* x, int64_t ldx, const A* y, int64_t ldy) {
+  using Vector = Vectors<A>;
+  typename Vector::Value sum[M][4]{};
+  for (int64_t w = 0; w < width; w += kLanes<A>) {
+    for (int m = 0; m < M; ++m) {
+      const typename Vector::Value at = Vector::at(x + m * ldx + w);
+      for (int n = 0; n < N; ++n) sum[m][n] += at * Vector::at(y + n * ldy + w);
     }
   }
-  for (int64_t m = 0; m < M; ++m) {
-    for (int64_t n = m < blocks_m ? blocks_n : 0; n < N; ++n) {
-      dot_add_1x1(width, d + m * ldd + n, x + m * ldx, y + n * ldy);
-    }
+  for (int m = 0; m < M; ++m) {
+    typename Vector::Four total;
+    sum_lanes(sum[m], total);
+    for (int n = 0; n < N; ++n) d[m * ldd + n] = base == nullptr ? total[n] : base[m * ldd + n] + total[n];
   }
+}
+
+template <int N, typename A>
+inline void dot_columns(
+    int64_t M, int64_t width, A* d, int64_t ldd, const A* base, const A* x, int64_t ldx, const A* y, int64_t ldy) {
+  const auto from = [&](int64_t m) { return base == nullptr ? nullptr : base + m * ldd; };
+  int64_t m = 0;
+  for (; m + 2 <= M; m += 2) dot_tile<2, N>(width, d + m * ldd, ldd, from(m), x + m * ldx, ldx, y, ldy);
+  if (m < M) dot_tile<1, N>(width, d + m * ldd, ldd, from(m), x + m * ldx, ldx, y, ldy);
+}
+
+template <typename A>
+inline void dot_all(
+    int64_t M, int64_t N, int64_t width, A* d, int64_t ldd, const A* base, const A* x, int64_t ldx, const A* y,
+    int64_t ldy) {
+  const auto from = [&](int64_t n) { return base == nullptr ? nullptr : base + n; };
+  int64_t n = 0;
+  for (; n + 4 <= N; n += 4) dot_columns<4>(M, width, d + n, ldd, from(n), x, ldx, y + n * ldy, ldy);
+  for (; n < N; ++n) dot_columns<1>(M, width, d + n, ldd, from(n), x, ldx, y + n * ldy, ldy);
 }
 
 }  // namespace
@@ -160,28 +197,28 @@ FASTDRAW_CLONES void store_rows(ScalarType, const double* src, int64_t ld, int64
   store<double>(src, ld, rows, columns, dst);
 }
 
-FASTDRAW_CLONES void multiply_add(
-    int64_t M, int64_t K, int64_t width, float* c, int64_t ldc, const float* a, int64_t am, int64_t ak, const float* x,
-    int64_t ldx) {
-  multiply_add_all(M, K, width, c, ldc, a, am, ak, x, ldx);
+FASTDRAW_CLONES void multiply(
+    int64_t M, int64_t K, int64_t width, float* c, int64_t ldc, const float* base, const float* a, int64_t am,
+    int64_t ak, const float* x, int64_t ldx) {
+  multiply_all(M, K, width, c, ldc, base, a, am, ak, x, ldx);
 }
 
-FASTDRAW_CLONES void multiply_add(
-    int64_t M, int64_t K, int64_t width, double* c, int64_t ldc, const double* a, int64_t am, int64_t ak,
-    const double* x, int64_t ldx) {
-  multiply_add_all(M, K, width, c, ldc, a, am, ak, x, ldx);
+FASTDRAW_CLONES void multiply(
+    int64_t M, int64_t K, int64_t width, double* c, int64_t ldc, const double* base, const double* a, int64_t am,
+    int64_t ak, const double* x, int64_t ldx) {
+  multiply_all(M, K, width, c, ldc, base, a, am, ak, x, ldx);
 }
 
-FASTDRAW_CLONES void dot_add(
-    int64_t M, int64_t N, int64_t width, float* d, int64_t ldd, const float* x, int64_t ldx, const float* y,
-    int64_t ldy) {
-  dot_add_all(M, N, width, d, ldd, x, ldx, y, ldy);
+FASTDRAW_CLONES void dot(
+    int64_t M, int64_t N, int64_t width, float* d, int64_t ldd, const float* base, const float* x, int64_t ldx,
+    const float* y, int64_t ldy) {
+  dot_all(M, N, width, d, ldd, base, x, ldx, y, ldy);
 }
 
-FASTDRAW_CLONES void dot_add(
-    int64_t M, int64_t N, int64_t width, double* d, int64_t ldd, const double* x, int64_t ldx, const double* y,
-    int64_t ldy) {
-  dot_add_all(M, N, width, d, ldd, x, ldx, y, ldy);
+FASTDRAW_CLONES void dot(
+    int64_t M, int64_t N, int64_t width, double* d, int64_t ldd, const double* base, const double* x, int64_t ldx,
+    const double* y, int64_t ldy) {
+  dot_all(M, N, width, d, ldd, base, x, ldx, y, ldy);
 }
 
 }  // namespace fastdraw

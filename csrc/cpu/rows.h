@@ -14,6 +14,10 @@ namespace fastdraw {
 
 using torch::headeronly::ScalarType;
 
+// The elements of the vectors that the products work with.
+template <typename A>
+constexpr int64_t kLanes = 32 / sizeof(A);
+
 // A matrix in scratch memory, zero at first. Rows begin on a cache line and are padded with zeros to whole lines, `ld`
 // elements, so that loops over `ld` need no tail.
 template <typename A>
@@ -31,9 +35,6 @@ class Matrix {
   int64_t ld() const { return ld_; }
   A* row(int64_t i) { return data_.get() + i * ld_; }
   const A* row(int64_t i) const { return data_.get() + i * ld_; }
-  void zero() {
-    for (int64_t k = 0; k < rows_ * ld_; ++k) data_[k] = 0;
-  }
 };
 
 // dst (rows, columns) in rows of ld = src, a part of a tensor of `dtype`; strides are in elements.
@@ -48,20 +49,23 @@ void load_rows(
 void store_rows(ScalarType dtype, const float* src, int64_t ld, int64_t rows, int64_t columns, void* dst);
 void store_rows(ScalarType dtype, const double* src, int64_t ld, int64_t rows, int64_t columns, void* dst);
 
-// c (M, width) += a (M, K) x (K, width). a lies anywhere with strides am, ak; c and x in rows of ldc, ldx.
-void multiply_add(
-    int64_t M, int64_t K, int64_t width, float* c, int64_t ldc, const float* a, int64_t am, int64_t ak, const float* x,
-    int64_t ldx);
-void multiply_add(
-    int64_t M, int64_t K, int64_t width, double* c, int64_t ldc, const double* a, int64_t am, int64_t ak,
-    const double* x, int64_t ldx);
+// c (M, width) = base + a (M, K) x (K, width), where width is whole multiples of kLanes. a lies anywhere with strides
+// am, ak; c and base, which may be c itself or null for zeros, in rows of ldc; x in rows of ldx. Rows may begin
+// anywhere.
+void multiply(
+    int64_t M, int64_t K, int64_t width, float* c, int64_t ldc, const float* base, const float* a, int64_t am,
+    int64_t ak, const float* x, int64_t ldx);
+void multiply(
+    int64_t M, int64_t K, int64_t width, double* c, int64_t ldc, const double* base, const double* a, int64_t am,
+    int64_t ak, const double* x, int64_t ldx);
 
-// d (M, N) += x (M, width) y (N, width)^T; d in rows of ldd, x and y in rows of a Matrix, whole lines of it.
-void dot_add(
-    int64_t M, int64_t N, int64_t width, float* d, int64_t ldd, const float* x, int64_t ldx, const float* y,
-    int64_t ldy);
-void dot_add(
-    int64_t M, int64_t N, int64_t width, double* d, int64_t ldd, const double* x, int64_t ldx, const double* y,
-    int64_t ldy);
+// d (M, N) = base + x (M, width) y (N, width)^T, where width is whole multiples of kLanes; d and base, which may be d
+// itself or null for zeros, in rows of ldd.
+void dot(
+    int64_t M, int64_t N, int64_t width, float* d, int64_t ldd, const float* base, const float* x, int64_t ldx,
+    const float* y, int64_t ldy);
+void dot(
+    int64_t M, int64_t N, int64_t width, double* d, int64_t ldd, const double* base, const double* x, int64_t ldx,
+    const double* y, int64_t ldy);
 
 }  // namespace fastdraw
