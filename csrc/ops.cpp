@@ -23,6 +23,31 @@ STABLE_TORCH_LIBRARY(fastdraw, m) {
   m.def(
       "draw_read_bwd(Tensor dglimpse, Tensor image, Tensor canvas, Tensor window, int n, bool per_axis, float eps, "
       "bool need_dimage) -> (Tensor dimage, Tensor dcanvas, Tensor dwindow)");
+  m.def(
+      "additive_attention(Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths)"
+      " -> (Tensor context, Tensor weights)");
+  m.def(
+      "additive_attention_bwd(Tensor dcontext, Tensor dweights, Tensor query, Tensor keys, Tensor values, Tensor v, "
+      "Tensor? lengths) -> (Tensor dquery, Tensor dkeys, Tensor dvalues, Tensor dv)");
   m.def("lstm_gates(Tensor gates, Tensor c) -> (Tensor h, Tensor c_next)");
   m.def("lstm_gates_bwd(Tensor dh, Tensor dc_next, Tensor gates, Tensor c) -> (Tensor dgates, Tensor dc)");
+  m.def("gaussian_kl(Tensor mu_q, Tensor log_sigma_q, Tensor? mu_p, Tensor? log_sigma_p) -> Tensor");
+  m.def(
+      "gaussian_kl_bwd(Tensor dkl, Tensor mu_q, Tensor log_sigma_q, Tensor? mu_p, Tensor? log_sigma_p)"
+      " -> (Tensor dmu_q, Tensor dlog_sigma_q, Tensor dmu_p, Tensor dlog_sigma_p)");
+  m.def(
+      "sample_kl(Tensor mu_q, Tensor log_sigma_q, Tensor noise, Tensor? mu_p, Tensor? log_sigma_p)"
+      " -> (Tensor z, Tensor kl)");
+  m.def(
+      "sample_kl_bwd(Tensor dz, Tensor dkl, Tensor mu_q, Tensor log_sigma_q, Tensor noise, Tensor? mu_p, "
+      "Tensor? log_sigma_p, bool need_dnoise)"
+      " -> (Tensor dmu_q, Tensor dlog_sigma_q, Tensor dnoise, Tensor dmu_p, Tensor dlog_sigma_p)");
+  m.def("bernoulli_nll(Tensor logits, Tensor target) -> Tensor");
+  m.def(
+      "bernoulli_nll_bwd(Tensor dnll, Tensor logits, Tensor target, bool need_dtarget)"
+      " -> (Tensor dlogits, Tensor dtarget)");
+  m.def("gaussian_nll(Tensor mean, Tensor log_sigma, Tensor target) -> Tensor");
+  m.def(
+      "gaussian_nll_bwd(Tensor dnll, Tensor mean, Tensor log_sigma, Tensor target)"
+      " -> (Tensor dmean, Tensor dlog_sigma)");
 }

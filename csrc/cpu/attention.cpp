@@ -1,9 +1,18 @@
+// A thread takes whole samples. Forward reads B (A + L (A + D)) elements and writes B (D + L); backward reads the same
+// and writes a gradient of each. v comes once for each sample, and so does its gradient leave: what adds up the samples
+// of a v that they share need not be in here.
 #include "cpu/attention.h"
+
+#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
 
 #include "cpu/simd.h"
+#include "cpu/tensor.h"
 
 namespace fastdraw {
 namespace {
@@ -86,6 +95,168 @@ FASTDRAW_CLONES void attend_bwd(
     const double* keys, const double* values, const double* v, const double* weights, double* dquery, double* dkeys,
     double* dvalues, double* dv, double* scratch) {
   backward(length, A, D, dcontext, dweights, query, keys, values, v, weights, dquery, dkeys, dvalues, dv, scratch);
+}
+
+namespace {
+
+struct Arguments {
+  int64_t B, L, A, D;
+  std::vector<int64_t> lengths;
+  Input<2> query;
+  Input<3> keys, values;
+  Input<2> v;
+};
+
+// One sample in scratch memory.
+template <typename T>
+class Sample {
+  const Arguments& all_;
+  std::vector<T> query_, keys_, values_, v_;
+
+ public:
+  int64_t length = 0;
+  std::vector<T> weights, context;  // weights are 0 beyond the length
+
+  explicit Sample(const Arguments& all)
+      : all_(all),
+        query_(all.A),
+        keys_(all.L * all.A),
+        values_(all.L * all.D),
+        v_(all.A),
+        weights(all.L),
+        context(all.D) {}
+
+  void attend(int64_t b) {
+    const int64_t A = all_.A, D = all_.D;
+    length = all_.lengths[b];
+    all_.query.load(query_.data(), A, 1, A, b);
+    all_.keys.load(keys_.data(), A, length, A, b);
+    all_.values.load(values_.data(), D, length, D, b);
+    all_.v.load(v_.data(), A, 1, A, b);
+    std::fill(weights.begin(), weights.end(), T(0));
+    fastdraw::attend(
+        length, A, D, query_.data(), keys_.data(), values_.data(), v_.data(), weights.data(), context.data());
+  }
+
+  void attend_bwd(const T* dcontext, const T* dweights, T* dquery, T* dkeys, T* dvalues, T* dv, T* scratch) const {
+    fastdraw::attend_bwd(
+        length, all_.A, all_.D, dcontext, dweights, query_.data(), keys_.data(), values_.data(), v_.data(),
+        weights.data(), dquery, dkeys, dvalues, dv, scratch);
+  }
+};
+
+template <typename T>
+struct AttentionForward {
+  Arguments arguments;
+  Output context, weights;
+
+  void operator()(int64_t begin, int64_t end) const {
+    const int64_t L = arguments.L, D = arguments.D;
+    Sample<T> at(arguments);
+    for (int64_t b = begin; b < end; ++b) {
+      at.attend(b);
+      context.store(at.context.data(), D, 1, D, b * D);
+      weights.store(at.weights.data(), L, 1, L, b * L);
+    }
+  }
+};
+
+template <typename T>
+struct AttentionBackward {
+  Arguments arguments;
+  Input<2> dcontext, dweights;
+  Output dquery, dkeys, dvalues, dv;
+
+  void operator()(int64_t begin, int64_t end) const {
+    const int64_t L = arguments.L, A = arguments.A, D = arguments.D;
+    Sample<T> at(arguments);
+    std::vector<T> upstream(D), upstream_weights(L), scratch(L), query(A), keys(L * A), values(L * D), v(A);
+    for (int64_t b = begin; b < end; ++b) {
+      at.attend(b);
+      dcontext.load(upstream.data(), D, 1, D, b);
+      dweights.load(upstream_weights.data(), L, 1, L, b);
+      for (std::vector<T>* added_to : {&keys, &values, &v}) std::fill(added_to->begin(), added_to->end(), T(0));
+      at.attend_bwd(
+          upstream.data(), upstream_weights.data(), query.data(), keys.data(), values.data(), v.data(), scratch.data());
+      dquery.store(query.data(), A, 1, A, b * A);
+      dkeys.store(keys.data(), A, L, A, b * L * A);
+      dvalues.store(values.data(), D, L, D, b * L * D);
+      dv.store(v.data(), A, 1, A, b * A);
+    }
+  }
+};
+
+// A length out of range would read beyond the keys. Compiled code gets here unchecked.
+template <typename Integer>
+std::vector<int64_t> checked_lengths(const char* op, const Tensor& lengths, int64_t B, int64_t L) {
+  const auto* from = static_cast<const Integer*>(lengths.const_data_ptr());
+  const int64_t stride = lengths.stride(0);
+  std::vector<int64_t> checked(B);
+  for (int64_t b = 0; b < B; ++b) {
+    checked[b] = from[b * stride];
+    STD_TORCH_CHECK(checked[b] >= 1 && checked[b] <= L, op, ": lengths must lie in 1..", L, ", got ", checked[b]);
+  }
+  return checked;
+}
+
+Arguments make_arguments(
+    const char* op, const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& v,
+    const std::optional<Tensor>& lengths) {
+  check_dim(op, "keys", keys, 3);
+  check_dim(op, "values", values, 3);
+  const int64_t B = keys.size(0), L = keys.size(1), A = keys.size(2), D = values.size(2);
+  const ScalarType dtype = query.scalar_type();
+  STD_TORCH_CHECK(L >= 1, op, ": keys must hold at least one item, got L = 0");
+  check_tensor(op, "query", query, dtype, {B, A});
+  check_tensor(op, "keys", keys, dtype, {B, L, A});
+  check_tensor(op, "values", values, dtype, {B, L, D});
+  check_tensor(op, "v", v, dtype, {B, A});
+  std::vector<int64_t> items(B, L);
+  if (lengths) {
+    const bool narrow = lengths->scalar_type() == ScalarType::Int;
+    check_tensor(op, "lengths", *lengths, narrow ? ScalarType::Int : ScalarType::Long, {B});
+    items = narrow ? checked_lengths<int32_t>(op, *lengths, B, L) : checked_lengths<int64_t>(op, *lengths, B, L);
+  }
+  return {B, L, A, D, std::move(items), query, keys, values, v};
+}
+
+std::tuple<Tensor, Tensor> additive_attention(
+    const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& v,
+    const std::optional<Tensor>& lengths) {
+  const char* op = "additive_attention";
+  const Arguments arguments = make_arguments(op, query, keys, values, v, lengths);
+  const auto [B, L, A, D] = std::tuple(arguments.B, arguments.L, arguments.A, arguments.D);
+  const Tensor context = new_empty(query, {B, D}), weights = new_empty(query, {B, L});
+  with_compute_type(op, query.scalar_type(), [&, B = B, L = L, A = A, D = D](auto compute) {
+    run_parallel(AttentionForward<decltype(compute)>{arguments, context, weights}, B, L * (20 * A + D) + 1);
+  });
+  return {context, weights};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> additive_attention_bwd(
+    const Tensor& dcontext, const Tensor& dweights, const Tensor& query, const Tensor& keys, const Tensor& values,
+    const Tensor& v, const std::optional<Tensor>& lengths) {
+  const char* op = "additive_attention_bwd";
+  const Arguments arguments = make_arguments(op, query, keys, values, v, lengths);
+  const auto [B, L, A, D] = std::tuple(arguments.B, arguments.L, arguments.A, arguments.D);
+  const ScalarType dtype = query.scalar_type();
+  check_tensor(op, "dcontext", dcontext, dtype, {B, D});
+  check_tensor(op, "dweights", dweights, dtype, {B, L});
+  const Tensor dquery = new_empty(query, {B, A}), dkeys = new_empty(query, {B, L, A});
+  const Tensor dvalues = new_empty(query, {B, L, D}), dv = new_empty(query, {B, A});
+  with_compute_type(op, dtype, [&, B = B, L = L, A = A, D = D](auto compute) {
+    run_parallel(
+        AttentionBackward<decltype(compute)>{arguments, dcontext, dweights, dquery, dkeys, dvalues, dv}, B,
+        L * (50 * A + 3 * D) + 1);
+  });
+  return {dquery, dkeys, dvalues, dv};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastdraw, CPU, m) {
+  m.impl("additive_attention", TORCH_BOX(&additive_attention));
+  m.impl("additive_attention_bwd", TORCH_BOX(&additive_attention_bwd));
 }
 
 }  // namespace fastdraw

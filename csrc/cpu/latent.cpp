@@ -1,6 +1,15 @@
+// A thread takes whole rows. Forward reads 2 to 5 times B Z elements; backward the same and the upstream gradients, and
+// writes a gradient of each.
 #include "cpu/latent.h"
 
+#include <torch/csrc/stable/library.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
 #include "cpu/simd.h"
+#include "cpu/tensor.h"
 
 namespace fastdraw {
 namespace {
@@ -112,6 +121,184 @@ FASTDRAW_CLONES void sample_row_bwd(
     int64_t Z, const double* dz, const double* log_sigma, const double* noise, double* dmu, double* dlog_sigma,
     double* dnoise) {
   sample_bwd(Z, dz, log_sigma, noise, dmu, dlog_sigma, dnoise);
+}
+
+namespace {
+
+using Optional = std::optional<Tensor>;
+
+// What both ops read; without noise no sample is taken.
+struct Arguments {
+  int64_t B, Z;
+  Input<2> mu_q, log_sigma_q, noise, mu_p, log_sigma_p;
+};
+
+// One row of a tensor in scratch memory.
+template <typename A>
+class Row {
+  std::vector<A> data_;
+
+ public:
+  explicit Row(int64_t Z) : data_(Z) {}
+  A* data() { return data_.data(); }
+  // Null where the tensor was left out.
+  const A* load(const Input<2>& from, int64_t b) {
+    const auto Z = static_cast<int64_t>(data_.size());
+    if (from.data) from.load(data(), Z, 1, Z, b);
+    return from.data ? data() : nullptr;
+  }
+  void store(const Output& to, int64_t b) const {
+    const auto Z = static_cast<int64_t>(data_.size());
+    if (to.data) to.store(data_.data(), Z, 1, Z, b * Z);
+  }
+};
+
+template <typename A>
+struct LatentForward {
+  Arguments from;
+  Output z, kl;
+
+  void operator()(int64_t begin, int64_t end) const {
+    const int64_t Z = from.Z;
+    Row<A> row[5] = {Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z)}, sampled(Z);
+    for (int64_t b = begin; b < end; ++b) {
+      const A *mu_q = row[0].load(from.mu_q, b), *log_sigma_q = row[1].load(from.log_sigma_q, b);
+      const A *mu_p = row[2].load(from.mu_p, b), *log_sigma_p = row[3].load(from.log_sigma_p, b);
+      const A divergence = gaussian_kl_row(Z, mu_q, log_sigma_q, mu_p, log_sigma_p);
+      kl.store(&divergence, 1, 1, 1, b);
+      if (const A* noise = row[4].load(from.noise, b)) sample_row(Z, mu_q, log_sigma_q, noise, sampled.data());
+      sampled.store(z, b);  // nowhere, without noise
+    }
+  }
+};
+
+template <typename A>
+struct LatentBackward {
+  Input<2> dz;
+  Input<1> dkl;
+  Arguments from;
+  Output dmu_q, dlog_sigma_q, dnoise, dmu_p, dlog_sigma_p;
+
+  void operator()(int64_t begin, int64_t end) const {
+    const int64_t Z = from.Z;
+    Row<A> row[6] = {Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z)};
+    Row<A> grad[5] = {Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z)};
+    for (int64_t b = begin; b < end; ++b) {
+      A upstream;
+      dkl.load(&upstream, 1, 1, 1, b);
+      const A *mu_q = row[0].load(from.mu_q, b), *log_sigma_q = row[1].load(from.log_sigma_q, b);
+      const A *mu_p = row[2].load(from.mu_p, b), *log_sigma_p = row[3].load(from.log_sigma_p, b);
+      gaussian_kl_row_bwd(
+          Z, upstream, mu_q, log_sigma_q, mu_p, log_sigma_p, grad[0].data(), grad[1].data(), grad[3].data(),
+          grad[4].data());
+      const A *noise = row[4].load(from.noise, b), *upstream_z = row[5].load(dz, b);
+      if (noise) {
+        sample_row_bwd(
+            Z, upstream_z, log_sigma_q, noise, grad[0].data(), grad[1].data(), dnoise.data ? grad[2].data() : nullptr);
+      }
+      const Output* to[] = {&dmu_q, &dlog_sigma_q, &dnoise, &dmu_p, &dlog_sigma_p};
+      for (int k = 0; k < 5; ++k) grad[k].store(*to[k], b);
+    }
+  }
+};
+
+constexpr int64_t kForwardCost = 40, kBackwardCost = 60;  // of one unit
+
+Arguments make_arguments(
+    const char* op, const Tensor& mu_q, const Tensor& log_sigma_q, const Optional& noise, const Optional& mu_p,
+    const Optional& log_sigma_p) {
+  check_dim(op, "mu_q", mu_q, 2);
+  const int64_t B = mu_q.size(0), Z = mu_q.size(1);
+  const ScalarType dtype = mu_q.scalar_type();
+  STD_TORCH_CHECK(mu_p.has_value() == log_sigma_p.has_value(), op, ": give both mu_p and log_sigma_p, or neither");
+  check_tensor(op, "log_sigma_q", log_sigma_q, dtype, {B, Z});
+  const auto checked = [&](const char* name, const Optional& tensor) {
+    if (!tensor) return Input<2>{};
+    check_tensor(op, name, *tensor, dtype, {B, Z});
+    return Input<2>(*tensor);
+  };
+  return {B, Z, mu_q, log_sigma_q, checked("noise", noise), checked("mu_p", mu_p), checked("log_sigma_p", log_sigma_p)};
+}
+
+// A gradient, without elements where it is not wanted.
+Tensor new_gradient(const Tensor& like, bool wanted) {
+  return wanted ? new_empty(like, {like.size(0), like.size(1)}) : new_empty(like, {0});
+}
+
+Output output_if(bool wanted, const Tensor& tensor) { return wanted ? Output(tensor) : Output{}; }
+
+Tensor gaussian_kl(const Tensor& mu_q, const Tensor& log_sigma_q, const Optional& mu_p, const Optional& log_sigma_p) {
+  const char* op = "gaussian_kl";
+  const Arguments from = make_arguments(op, mu_q, log_sigma_q, std::nullopt, mu_p, log_sigma_p);
+  const Tensor kl = new_empty(mu_q, {from.B});
+  with_compute_type(op, mu_q.scalar_type(), [&](auto compute) {
+    run_parallel(LatentForward<decltype(compute)>{from, {}, kl}, from.B, kForwardCost * from.Z + 1);
+  });
+  return kl;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
+    const Tensor& dkl, const Tensor& mu_q, const Tensor& log_sigma_q, const Optional& mu_p,
+    const Optional& log_sigma_p) {
+  const char* op = "gaussian_kl_bwd";
+  const Arguments from = make_arguments(op, mu_q, log_sigma_q, std::nullopt, mu_p, log_sigma_p);
+  check_tensor(op, "dkl", dkl, mu_q.scalar_type(), {from.B});
+  const bool prior = mu_p.has_value();
+  const Tensor dmu_q = new_gradient(mu_q, true), dlog_sigma_q = new_gradient(mu_q, true);
+  const Tensor dmu_p = new_gradient(mu_q, prior), dlog_sigma_p = new_gradient(mu_q, prior);
+  with_compute_type(op, mu_q.scalar_type(), [&](auto compute) {
+    const LatentBackward<decltype(compute)> work{
+        {}, dkl, from, dmu_q, dlog_sigma_q, {}, output_if(prior, dmu_p), output_if(prior, dlog_sigma_p)};
+    run_parallel(work, from.B, kBackwardCost * from.Z + 1);
+  });
+  return {dmu_q, dlog_sigma_q, dmu_p, dlog_sigma_p};
+}
+
+std::tuple<Tensor, Tensor> sample_kl(
+    const Tensor& mu_q, const Tensor& log_sigma_q, const Tensor& noise, const Optional& mu_p,
+    const Optional& log_sigma_p) {
+  const char* op = "sample_kl";
+  const Arguments from = make_arguments(op, mu_q, log_sigma_q, noise, mu_p, log_sigma_p);
+  const Tensor z = new_empty(mu_q, {from.B, from.Z}), kl = new_empty(mu_q, {from.B});
+  with_compute_type(op, mu_q.scalar_type(), [&](auto compute) {
+    run_parallel(LatentForward<decltype(compute)>{from, z, kl}, from.B, kForwardCost * from.Z + 1);
+  });
+  return {z, kl};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_kl_bwd(
+    const Tensor& dz, const Tensor& dkl, const Tensor& mu_q, const Tensor& log_sigma_q, const Tensor& noise,
+    const Optional& mu_p, const Optional& log_sigma_p, bool need_dnoise) {
+  const char* op = "sample_kl_bwd";
+  const Arguments from = make_arguments(op, mu_q, log_sigma_q, noise, mu_p, log_sigma_p);
+  check_tensor(op, "dz", dz, mu_q.scalar_type(), {from.B, from.Z});
+  check_tensor(op, "dkl", dkl, mu_q.scalar_type(), {from.B});
+  const bool prior = mu_p.has_value();
+  const Tensor dmu_q = new_gradient(mu_q, true), dlog_sigma_q = new_gradient(mu_q, true);
+  const Tensor dnoise = new_gradient(mu_q, need_dnoise);
+  const Tensor dmu_p = new_gradient(mu_q, prior), dlog_sigma_p = new_gradient(mu_q, prior);
+  with_compute_type(op, mu_q.scalar_type(), [&](auto compute) {
+    const LatentBackward<decltype(compute)> work{
+        dz,
+        dkl,
+        from,
+        dmu_q,
+        dlog_sigma_q,
+        output_if(need_dnoise, dnoise),
+        output_if(prior, dmu_p),
+        output_if(prior, dlog_sigma_p)};
+    run_parallel(work, from.B, kBackwardCost * from.Z + 1);
+  });
+  return {dmu_q, dlog_sigma_q, dnoise, dmu_p, dlog_sigma_p};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastdraw, CPU, m) {
+  m.impl("gaussian_kl", TORCH_BOX(&gaussian_kl));
+  m.impl("gaussian_kl_bwd", TORCH_BOX(&gaussian_kl_bwd));
+  m.impl("sample_kl", TORCH_BOX(&sample_kl));
+  m.impl("sample_kl_bwd", TORCH_BOX(&sample_kl_bwd));
 }
 
 }  // namespace fastdraw

@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import reference
 from ..checks import check_counts, check_tensors
 from . import autocast
-from .op import Op
+from .op import Native, Op, vjp
 
 
 def additive_attention(
@@ -43,4 +43,41 @@ def additive_attention(
     return _additive_attention(query, keys, values, v, lengths)
 
 
-_additive_attention = Op("additive_attention", "attention", reference.additive_attention)
+def _batch_first(query, keys, values, v, lengths):
+    return query, keys, values, v.expand(query.shape), lengths
+
+
+def _reference_bwd(dcontext, dweights, query, keys, values, v, lengths):
+    tensors = query, keys, values, v
+    return vjp(lambda *tensors: reference.additive_attention(*tensors, lengths), tensors, (dcontext, dweights))
+
+
+def _fake(query, keys, values, v, lengths):
+    return values.new_empty(values.shape[0], values.shape[2]), keys.new_empty(keys.shape[:2])
+
+
+def _fake_bwd(dcontext, dweights, query, keys, values, v, lengths):
+    return tuple(x.new_empty(x.shape) for x in (query, keys, values, v))
+
+
+def _backward(bwd, grads, tensors, scalars, needs):
+    return *bwd(*grads, *tensors), None
+
+
+_additive_attention = Op(
+    "additive_attention",
+    "attention",
+    reference.additive_attention,
+    Native(
+        frozenset({"cpu"}),
+        "(Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths) -> (Tensor context, Tensor weights)",
+        "(Tensor dcontext, Tensor dweights, Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths)"
+        " -> (Tensor dquery, Tensor dkeys, Tensor dvalues, Tensor dv)",
+        _fake,
+        _fake_bwd,
+        5,
+        _backward,
+        _reference_bwd,
+        _batch_first,
+    ),
+)

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import reference
 from ..checks import check_tensors
 from . import autocast
-from .op import Op
+from .op import Native, Op, vjp
 
 
 def gaussian_kl(
@@ -77,5 +77,82 @@ def _check(
     )
 
 
-_gaussian_kl = Op("gaussian_kl", "latent", reference.gaussian_kl)
-_sample_kl = Op("sample_kl", "latent", reference.sample_kl)
+def _reference_kl_bwd(dkl, mu_q, log_sigma_q, mu_p, log_sigma_p):
+    tensors = [x for x in (mu_q, log_sigma_q, mu_p, log_sigma_p) if x is not None]
+    found = vjp(reference.gaussian_kl, tensors, (dkl,))
+    return *found, *(mu_q.new_empty(0) for _ in range(4 - len(found)))
+
+
+def _fake_kl(mu_q, log_sigma_q, mu_p, log_sigma_p):
+    return mu_q.new_empty(mu_q.shape[0])
+
+
+def _fake_kl_bwd(dkl, *tensors):
+    return tuple(dkl.new_empty(0 if x is None else x.shape) for x in tensors)
+
+
+def _backward_kl(bwd, grads, tensors, scalars, needs):
+    return _of_given(tensors, bwd(*grads, *tensors))
+
+
+def _of_given(tensors, gradients):
+    """The gradients, None for a tensor that was left out."""
+    return tuple(None if x is None else dx for x, dx in zip(tensors, gradients, strict=True))
+
+
+_gaussian_kl = Op(
+    "gaussian_kl",
+    "latent",
+    reference.gaussian_kl,
+    Native(
+        frozenset({"cpu"}),
+        "(Tensor mu_q, Tensor log_sigma_q, Tensor? mu_p, Tensor? log_sigma_p) -> Tensor",
+        "(Tensor dkl, Tensor mu_q, Tensor log_sigma_q, Tensor? mu_p, Tensor? log_sigma_p)"
+        " -> (Tensor dmu_q, Tensor dlog_sigma_q, Tensor dmu_p, Tensor dlog_sigma_p)",
+        _fake_kl,
+        _fake_kl_bwd,
+        4,
+        _backward_kl,
+        _reference_kl_bwd,
+    ),
+)
+
+
+def _reference_sample_bwd(dz, dkl, mu_q, log_sigma_q, noise, mu_p, log_sigma_p, need_dnoise):
+    tensors = [x for x in (mu_q, log_sigma_q, noise, mu_p, log_sigma_p) if x is not None]
+    dmu_q, dlog_sigma_q, dnoise, *dprior = vjp(reference.sample_kl, tensors, (dz, dkl))
+    dprior = dprior or (mu_q.new_empty(0), mu_q.new_empty(0))
+    return dmu_q, dlog_sigma_q, dnoise if need_dnoise else mu_q.new_empty(0), *dprior
+
+
+def _fake_sample(mu_q, log_sigma_q, noise, mu_p, log_sigma_p):
+    return mu_q.new_empty(mu_q.shape), mu_q.new_empty(mu_q.shape[0])
+
+
+def _fake_sample_bwd(dz, dkl, mu_q, log_sigma_q, noise, mu_p, log_sigma_p, need_dnoise):
+    wanted = (True, True, need_dnoise, mu_p is not None, log_sigma_p is not None)
+    return tuple(mu_q.new_empty(mu_q.shape if want else 0) for want in wanted)
+
+
+def _backward_sample(bwd, grads, tensors, scalars, needs):
+    dmu_q, dlog_sigma_q, dnoise, *dprior = _of_given(tensors, bwd(*grads, *tensors, needs[2]))
+    return dmu_q, dlog_sigma_q, dnoise if needs[2] else None, *dprior
+
+
+_sample_kl = Op(
+    "sample_kl",
+    "latent",
+    reference.sample_kl,
+    Native(
+        frozenset({"cpu"}),
+        "(Tensor mu_q, Tensor log_sigma_q, Tensor noise, Tensor? mu_p, Tensor? log_sigma_p) -> (Tensor z, Tensor kl)",
+        "(Tensor dz, Tensor dkl, Tensor mu_q, Tensor log_sigma_q, Tensor noise, Tensor? mu_p, Tensor? log_sigma_p,"
+        " bool need_dnoise)"
+        " -> (Tensor dmu_q, Tensor dlog_sigma_q, Tensor dnoise, Tensor dmu_p, Tensor dlog_sigma_p)",
+        _fake_sample,
+        _fake_sample_bwd,
+        5,
+        _backward_sample,
+        _reference_sample_bwd,
+    ),
+)

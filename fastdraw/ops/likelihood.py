@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import reference
 from ..checks import check_tensors
 from . import autocast
-from .op import Op
+from .op import Native, Op, vjp
 
 
 def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
@@ -62,5 +62,66 @@ def _check(op: str, **arguments: Tensor) -> None:
     check_tensors(op, **{name: (tensor, shape) for name, tensor in arguments.items()})
 
 
-_bernoulli_nll = Op("bernoulli_nll", "likelihood", reference.bernoulli_nll)
-_gaussian_nll = Op("gaussian_nll", "likelihood", reference.gaussian_nll)
+def _fake(first, *others):
+    return first.new_empty(first.shape[0])
+
+
+def _reference_bernoulli_bwd(dnll, logits, target, need_dtarget):
+    dlogits, dtarget = vjp(reference.bernoulli_nll, (logits, target), (dnll,))
+    return dlogits, dtarget if need_dtarget else target.new_empty(0)
+
+
+def _fake_bernoulli_bwd(dnll, logits, target, need_dtarget):
+    return logits.new_empty(logits.shape), target.new_empty(target.shape if need_dtarget else 0)
+
+
+def _backward_bernoulli(bwd, grads, tensors, scalars, needs):
+    dlogits, dtarget = bwd(*grads, *tensors, needs[1])
+    return dlogits, dtarget if needs[1] else None
+
+
+_bernoulli_nll = Op(
+    "bernoulli_nll",
+    "likelihood",
+    reference.bernoulli_nll,
+    Native(
+        frozenset({"cpu"}),
+        "(Tensor logits, Tensor target) -> Tensor",
+        "(Tensor dnll, Tensor logits, Tensor target, bool need_dtarget) -> (Tensor dlogits, Tensor dtarget)",
+        _fake,
+        _fake_bernoulli_bwd,
+        2,
+        _backward_bernoulli,
+        _reference_bernoulli_bwd,
+    ),
+)
+
+
+def _reference_gaussian_bwd(dnll, mean, log_sigma, target):
+    return vjp(reference.gaussian_nll, (mean, log_sigma, target), (dnll,))[:2]
+
+
+def _fake_gaussian_bwd(dnll, mean, log_sigma, target):
+    return mean.new_empty(mean.shape), log_sigma.new_empty(log_sigma.shape)
+
+
+def _backward_gaussian(bwd, grads, tensors, scalars, needs):
+    dmean, dlog_sigma = bwd(*grads, *tensors)
+    return dmean, dlog_sigma, -dmean if needs[2] else None
+
+
+_gaussian_nll = Op(
+    "gaussian_nll",
+    "likelihood",
+    reference.gaussian_nll,
+    Native(
+        frozenset({"cpu"}),
+        "(Tensor mean, Tensor log_sigma, Tensor target) -> Tensor",
+        "(Tensor dnll, Tensor mean, Tensor log_sigma, Tensor target) -> (Tensor dmean, Tensor dlog_sigma)",
+        _fake,
+        _fake_gaussian_bwd,
+        3,
+        _backward_gaussian,
+        _reference_gaussian_bwd,
+    ),
+)

@@ -37,6 +37,8 @@ class Native(NamedTuple):
     saved: int  # how many of the leading tensors the backward needs
     backward: Callable[..., Gradients]
     reference_bwd: Callable[..., Any]  # in plain, differentiable PyTorch
+    # Flat arguments as the torch op takes them, every tensor with its batch first, where they do not come so.
+    batch_first: Callable[..., tuple[Any, ...]] | None = None
 
 
 class Op:
@@ -66,7 +68,11 @@ class Op:
         """Run on valid flat arguments."""
         first = arguments[0]
         backend = dispatch.choose(self.name, self.backends, first.device.type, str(first.dtype).removeprefix("torch."))
-        return _in_float32(self.reference, arguments) if backend == "reference" else self.fused[backend](*arguments)
+        if backend == "reference":
+            return _in_float32(self.reference, arguments)
+        if self.native is not None and self.native.batch_first is not None:
+            arguments = self.native.batch_first(*arguments)
+        return self.fused[backend](*arguments)
 
 
 def vjp(function: Callable[..., Any], tensors: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -84,6 +90,11 @@ def _in_float32(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     with torch.autocast(arguments[0].device.type, enabled=False):  # which would round the filters again
         outputs = function(*(x.float() if isinstance(x, Tensor) and x.dtype == dtype else x for x in arguments))
     return outputs.to(dtype) if isinstance(outputs, Tensor) else tuple(y.to(dtype) for y in outputs)
+
+
+def _count_tensors(arguments: Sequence[Any]) -> int:
+    """How many tensors lead the flat arguments; None is one that was left out."""
+    return sum(isinstance(x, Tensor) or x is None for x in arguments)
 
 
 def _overload(namespace: str, name: str) -> Any:
@@ -138,7 +149,7 @@ class _TorchOp:
 
 def _register(namespace: str, name: str, native: Native) -> _TorchOp:
     def save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-        ctx.tensors = sum(isinstance(x, Tensor) or x is None for x in inputs)
+        ctx.tensors = _count_tensors(inputs)
         ctx.save_for_backward(*inputs[: native.saved])
         ctx.scalars = inputs[ctx.tensors :]
 
@@ -148,16 +159,16 @@ def _register(namespace: str, name: str, native: Native) -> _TorchOp:
         return (*found, *(None for _ in ctx.scalars))
 
     def save_bwd(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-        tensors = [x for x in inputs if isinstance(x, Tensor)]
-        ctx.save_for_backward(*tensors)
-        ctx.scalars = inputs[len(tensors) :]
+        tensors = _count_tensors(inputs)
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.scalars = inputs[tensors:]
 
     def second_derivative(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):
             # A view of each tensor tells apart two arguments that are the same tensor.
-            tensors = [x.view_as(x) for x in ctx.saved_tensors]
+            tensors = [None if x is None else x.view_as(x) for x in ctx.saved_tensors]
             outputs = native.reference_bwd(*tensors, *ctx.scalars)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             wanted = [x for x, need in zip(tensors, needs, strict=False) if need]

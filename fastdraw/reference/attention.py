@@ -7,8 +7,11 @@ from torch import Tensor
 def additive_attention(
     query: Tensor, keys: Tensor, values: Tensor, v: Tensor, lengths: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """context (B, D) and weights (B, L) of softmax_i(v . tanh(query + keys_i)) over the first `lengths` items."""
-    scores = torch.tanh(query[:, None] + keys) @ v  # (B, L)
+    """context (B, D) and weights (B, L) of softmax_i(v . tanh(query + keys_i)) over the first `lengths` items.
+
+    v is (A,), or (B, A) with one for each sample.
+    """
+    scores = (torch.tanh(query[:, None] + keys) @ v[..., None]).squeeze(-1)  # (B, L)
     if lengths is not None:
         position = torch.arange(keys.shape[1], device=keys.device)
         scores = scores.masked_fill(position >= lengths[:, None], -torch.inf)
