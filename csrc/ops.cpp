@@ -2,6 +2,29 @@
 // device in cpu/ and cuda/, and what they may assume about their arguments has been checked in fastdraw/ops.
 #include <torch/csrc/stable/library.h>
 
+#include <string>
+
+#include "weights.h"
+
+namespace {
+
+// What the rollouts share: the tensors, and the options of their relatives.
+std::string rollout_tensors(const std::string& image) {
+  std::string text = "Tensor noise, " + image + "Tensor? labels, Tensor? lengths, Tensor? steps";
+  for (const char* name : fastdraw::kWeightNames) text += std::string(", Tensor? ") + name;
+  return text;
+}
+const std::string kOptions =
+    "int n_write, bool tanh_prior, bool standard_first, bool log_variance, bool per_axis, float eps";
+
+std::string gradients(const std::string& others) {
+  std::string text = others;
+  for (const char* name : fastdraw::kWeightNames) text += std::string(", Tensor d") + name;
+  return "(" + text + ")";
+}
+
+}  // namespace
+
 STABLE_TORCH_LIBRARY(fastdraw, m) {
   m.def(
       "gaussian_filterbank(Tensor window, int n, int height, int width, bool per_axis, float eps)"
@@ -50,4 +73,17 @@ STABLE_TORCH_LIBRARY(fastdraw, m) {
   m.def(
       "gaussian_nll_bwd(Tensor dnll, Tensor mean, Tensor log_sigma, Tensor target)"
       " -> (Tensor dmean, Tensor dlog_sigma)");
+
+  const std::string rollout = rollout_tensors("Tensor image, ") + ", int n_read, " + kOptions;
+  const std::string generate = rollout_tensors("") + ", " + kOptions + ", bool frames";
+  m.def(("draw_rollout(" + rollout + ", int saved_width) -> (Tensor nll, Tensor kl, Tensor canvas, Tensor saved)")
+            .c_str());
+  m.def(("draw_rollout_bwd(Tensor dnll, Tensor dkl, Tensor dcanvas, Tensor saved, " + rollout +
+         ", bool need_dimage, bool need_dlabels, bool need_dnoise) -> " +
+         gradients("Tensor dimage, Tensor dlabels, Tensor dnoise"))
+            .c_str());
+  m.def(("draw_generate(" + generate + ", int saved_width) -> (Tensor canvas, Tensor saved)").c_str());
+  m.def(("draw_generate_bwd(Tensor dcanvas, Tensor saved, " + generate + ", bool need_dlabels, bool need_dnoise) -> " +
+         gradients("Tensor dlabels, Tensor dnoise"))
+            .c_str());
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "cpu/lstm.h"
 #include "cpu/simd.h"
 #include "cpu/tensor.h"
 
@@ -53,6 +54,35 @@ FASTDRAW_CLONES void run_forward(Piece<float>& at, int64_t size) { forward(at, s
 FASTDRAW_CLONES void run_forward(Piece<double>& at, int64_t size) { forward(at, size); }
 FASTDRAW_CLONES void run_backward(Piece<float>& at, int64_t size) { backward(at, size); }
 FASTDRAW_CLONES void run_backward(Piece<double>& at, int64_t size) { backward(at, size); }
+
+template <typename A>
+inline void step_row(int64_t U, A* __restrict gates, const A* __restrict c, A* __restrict c_next, A* __restrict h) {
+#pragma omp simd
+  for (int64_t u = 0; u < U; ++u) {
+    const A i = sigmoid(gates[u]).value, f = sigmoid(gates[U + u]).value;
+    const A g = tanh(gates[2 * U + u]).value, o = sigmoid(gates[3 * U + u]).value;
+    gates[u] = i, gates[U + u] = f, gates[2 * U + u] = g, gates[3 * U + u] = o;
+    c_next[u] = f * c[u] + i * g;
+    h[u] = o * tanh(c_next[u]).value;
+  }
+}
+
+template <typename A>
+inline void step_row_bwd(
+    int64_t U, const A* __restrict gates, const A* __restrict c, const A* __restrict c_next, const A* __restrict dh,
+    A* __restrict dc, A* __restrict dgates) {
+#pragma omp simd
+  for (int64_t u = 0; u < U; ++u) {
+    const A i = gates[u], f = gates[U + u], g = gates[2 * U + u], o = gates[3 * U + u];
+    const Tanh<A> out = tanh(c_next[u]);
+    const A dcell = dc[u] + dh[u] * o * out.slope;
+    dgates[u] = dcell * g * i * (1 - i);
+    dgates[U + u] = dcell * c[u] * f * (1 - f);
+    dgates[2 * U + u] = dcell * i * (1 - g * g);
+    dgates[3 * U + u] = dh[u] * out.value * o * (1 - o);
+    dc[u] = dcell * f;
+  }
+}
 
 // Call body(cell, size) on pieces of rows that together are the cells begin..end.
 template <typename Body>
@@ -133,6 +163,23 @@ std::tuple<Tensor, Tensor> lstm_gates_bwd(
 }
 
 }  // namespace
+
+FASTDRAW_CLONES void lstm_row(int64_t U, float* gates, const float* c, float* c_next, float* h) {
+  step_row(U, gates, c, c_next, h);
+}
+FASTDRAW_CLONES void lstm_row(int64_t U, double* gates, const double* c, double* c_next, double* h) {
+  step_row(U, gates, c, c_next, h);
+}
+
+FASTDRAW_CLONES void lstm_row_bwd(
+    int64_t U, const float* gates, const float* c, const float* c_next, const float* dh, float* dc, float* dgates) {
+  step_row_bwd(U, gates, c, c_next, dh, dc, dgates);
+}
+FASTDRAW_CLONES void lstm_row_bwd(
+    int64_t U, const double* gates, const double* c, const double* c_next, const double* dh, double* dc,
+    double* dgates) {
+  step_row_bwd(U, gates, c, c_next, dh, dc, dgates);
+}
 
 STABLE_TORCH_LIBRARY_IMPL(fastdraw, CPU, m) {
   m.impl("lstm_gates", TORCH_BOX(&lstm_gates));

@@ -39,6 +39,9 @@ class Native(NamedTuple):
     reference_bwd: Callable[..., Any]  # in plain, differentiable PyTorch
     # Flat arguments as the torch op takes them, every tensor with its batch first, where they do not come so.
     batch_first: Callable[..., tuple[Any, ...]] | None = None
+    # How many of the last outputs are for the backward alone. It gets them after the saved tensors, and then a gradient
+    # that is zero may be None.
+    kept: int = 0
 
 
 class Op:
@@ -64,10 +67,13 @@ class Op:
         made = {namespace: _register(namespace, name, native) for namespace in {NAMESPACES[key] for key in available}}
         self.fused = {backend: made[NAMESPACES[backend]] for backend in available}
 
+    def backend(self, first: Tensor) -> str:
+        """The backend that serves a call with this first argument."""
+        return dispatch.choose(self.name, self.backends, first.device.type, str(first.dtype).removeprefix("torch."))
+
     def __call__(self, *arguments: Any) -> Any:
         """Run on valid flat arguments."""
-        first = arguments[0]
-        backend = dispatch.choose(self.name, self.backends, first.device.type, str(first.dtype).removeprefix("torch."))
+        backend = self.backend(arguments[0])
         if backend == "reference":
             return _in_float32(self.reference, arguments)
         if self.native is not None and self.native.batch_first is not None:
@@ -121,9 +127,10 @@ class _TorchOp:
         self, overload: Any, fake: Callable[..., Any], setup: Callable[..., None], differentiate: Callable[..., Any]
     ):
         def forward(ctx: Any, *arguments: Any) -> Any:
-            setup(ctx, arguments, None)
             with _BelowAutograd():
-                return overload(*arguments)
+                outputs = overload(*arguments)
+            setup(ctx, arguments, outputs)
+            return outputs
 
         def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
             return _fold_into_batch(self, info, in_dims, arguments)
@@ -150,11 +157,16 @@ class _TorchOp:
 def _register(namespace: str, name: str, native: Native) -> _TorchOp:
     def save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
         ctx.tensors = _count_tensors(inputs)
-        ctx.save_for_backward(*inputs[: native.saved])
+        kept = output[len(output) - native.kept :] if native.kept else ()
+        ctx.save_for_backward(*inputs[: native.saved], *kept)
+        if kept:
+            ctx.mark_non_differentiable(*kept)
+            ctx.set_materialize_grads(False)  # which would make zeros as large as what is kept
         ctx.scalars = inputs[ctx.tensors :]
 
     def first_derivative(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad[: ctx.tensors]
+        grads = grads[: len(grads) - native.kept]
         found = native.backward(backward, grads, ctx.saved_tensors, ctx.scalars, needs)
         return (*found, *(None for _ in ctx.scalars))
 

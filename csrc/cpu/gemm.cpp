@@ -1,0 +1,304 @@
+#include "cpu/gemm.h"
+
+#include <algorithm>
+
+namespace fastdraw {
+namespace {
+
+constexpr int64_t kBlock = 512;  // of k: a panel of so many lines is 32 KiB, an L1 cache
+constexpr int kMaxRows = 6;      // of a tile
+
+template <typename A, int bytes>
+struct VectorOf {
+  typedef A Type __attribute__((vector_size(bytes), aligned(alignof(A)), may_alias));
+  static constexpr int kPerPanel = 64 / bytes;
+  static constexpr int kLanes = bytes / static_cast<int>(sizeof(A));
+};
+
+// One tile: c (rows, panels) = init + a (rows, K) x b (K, panels).
+template <typename A>
+struct TileArguments {
+  int64_t K;
+  const A* a;
+  int64_t row, step;  // elements from a row of a to the next, and from one k to the next
+  const A* b;
+  int64_t panel;  // elements from a panel of b to the next
+  A* c;
+  int64_t ldc;
+  const A* init;  // null: 0
+  int64_t ld_init;
+};
+
+// rows x panels of c stay in registers.
+template <int bytes, int rows, int count, typename A>
+[[gnu::always_inline]] inline void tile(const TileArguments<A>& at) {
+  using V = VectorOf<A, bytes>;
+  using Vector = typename V::Type;
+  constexpr int kVectors = count * V::kPerPanel;
+  Vector sum[rows][kVectors];
+  for (int m = 0; m < rows; ++m) {
+    for (int v = 0; v < kVectors; ++v) {
+      sum[m][v] = at.init ? *reinterpret_cast<const Vector*>(at.init + m * at.ld_init + v * V::kLanes) : Vector{};
+    }
+  }
+  const A *a = at.a, *b = at.b;
+  const int64_t row = at.row, step = at.step, panel = at.panel;
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < at.K; ++k) {
+    Vector x[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      x[v] = *reinterpret_cast<const Vector*>(b + v / V::kPerPanel * panel + v % V::kPerPanel * V::kLanes);
+    }
+    for (int m = 0; m < rows; ++m) {
+      const A s = a[m * row];
+      for (int v = 0; v < kVectors; ++v) sum[m][v] += s * x[v];
+    }
+    a += step;
+    b += kPanel<A>;
+  }
+  for (int m = 0; m < rows; ++m) {
+    for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Vector*>(at.c + m * at.ldc + v * V::kLanes) = sum[m][v];
+  }
+}
+
+template <typename A>
+using Tile = void (*)(const TileArguments<A>&);
+
+// The tiles of one instruction set: for every number of rows, one panel at a time and as many as its registers hold.
+template <typename A>
+struct Tiles {
+  int max_rows;
+  int wide[kMaxRows + 1];  // panels of the wide tile
+  Tile<A> one[kMaxRows + 1], many[kMaxRows + 1];
+};
+
+// Accumulators for `rows` rows of one panel fill a part of the registers; more panels fill the rest.
+constexpr int panels_of(int accumulators, int bytes, int rows) {
+  const int fitting = accumulators / (rows * (64 / bytes));
+  return fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
+}
+
+#define FASTDRAW_TILES(name, bytes, accumulators, target)                    \
+  template <int rows, int count, typename A>                                 \
+  target void tile_##name(const TileArguments<A>& at) {                      \
+    tile<bytes, rows, count>(at);                                            \
+  }                                                                          \
+  template <typename A, int rows = 1>                                        \
+  void fill_##name(Tiles<A>& tiles) {                                        \
+    if constexpr (rows <= kMaxRows && rows * (64 / bytes) <= accumulators) { \
+      constexpr int count = panels_of(accumulators, bytes, rows);            \
+      tiles.max_rows = rows;                                                 \
+      tiles.wide[rows] = count;                                              \
+      tiles.one[rows] = tile_##name<rows, 1, A>;                             \
+      tiles.many[rows] = tile_##name<rows, count, A>;                        \
+      fill_##name<A, rows + 1>(tiles);                                       \
+    }                                                                        \
+  }
+
+#if defined(__x86_64__)
+FASTDRAW_TILES(sse2, 16, 12, )
+FASTDRAW_TILES(avx2, 32, 12, __attribute__((target("arch=x86-64-v3"))))
+FASTDRAW_TILES(avx512, 64, 24, __attribute__((target("arch=x86-64-v4"))))
+#else
+FASTDRAW_TILES(portable, 16, 24, )
+#endif
+
+template <typename A>
+const Tiles<A>& tiles() {
+  static const Tiles<A> chosen = [] {
+    Tiles<A> found{};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("x86-64-v4")) {
+      fill_avx512(found);
+    } else if (__builtin_cpu_supports("x86-64-v3")) {
+      fill_avx2(found);
+    } else {
+      fill_sse2(found);
+    }
+#else
+    fill_portable(found);
+#endif
+    return found;
+  }();
+  return chosen;
+}
+
+// The rows 0..M in tiles of nearly equal size: a tile of few rows takes as long as one of many.
+template <typename Body>
+inline void for_row_tiles(int64_t M, int64_t most, const Body& body) {
+  const int64_t count = (M + most - 1) / most;
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t begin = k * M / count;
+    body(begin, static_cast<int>((k + 1) * M / count - begin));
+  }
+}
+
+// Call body(begin, end) on blocks of nearly equal size that together are 0..K.
+template <typename Body>
+inline void for_blocks(int64_t K, int64_t most, const Body& body) {
+  const int64_t count = (K + most - 1) / most;
+  for (int64_t k = 0; k < count; ++k) body(k * K / count, (k + 1) * K / count);
+}
+
+template <typename A>
+void multiply(const Product& at, const A* a, const A* packed, const A* bias, A* c) {
+  const Tiles<A>& set = tiles<A>();
+  const int64_t panel = at.K * kPanel<A>, tile_count = (at.M + set.max_rows - 1) / set.max_rows;
+  const int wide = tile_count == 1 ? set.wide[at.M] : 1;
+  for_blocks(at.K, kBlock, [&](int64_t k, int64_t k_end) {
+    for (int64_t p = at.first; p < at.end;) {
+      const int count = at.end - p >= wide ? wide : 1;
+      const A* const init = k > 0 || at.add ? c + p * kPanel<A> : bias == nullptr ? nullptr : bias + p * kPanel<A>;
+      const int64_t ld_init = k > 0 || at.add ? at.ldc : 0;
+      // Every tile asks for its share of the next panel, which is there when the last tile is done.
+      const A* ahead = packed + (p + count) * panel + k * kPanel<A>;
+      const int64_t share = (k_end - k + tile_count - 1) / tile_count;
+      for_row_tiles(at.M, set.max_rows, [&](int64_t m, int rows) {
+        for (int64_t line = 0; line < share; ++line) __builtin_prefetch(ahead + line * kPanel<A>, 0, 2);
+        ahead += share * kPanel<A>;
+        const TileArguments<A> arguments{
+            k_end - k,
+            a + m * at.lda + k,
+            at.lda,
+            1,
+            packed + p * panel + k * kPanel<A>,
+            panel,
+            c + m * at.ldc + p * kPanel<A>,
+            at.ldc,
+            init == nullptr ? nullptr : init + m * ld_init,
+            ld_init};
+        (count > 1 ? set.many : set.one)[rows](arguments);
+      });
+      p += count;
+    }
+  });
+}
+
+// Tiles of a^T are packed side by side, k by k, because a column of `a` touches a new page at every k.
+template <typename A>
+void transposed(
+    int64_t M, int64_t K, int64_t columns, const A* a, int64_t lda, const A* packed, A* c, int64_t ldc, A* scratch) {
+  const Tiles<A>& set = tiles<A>();
+  for_blocks(M, kTransposedRows, [&](int64_t top, int64_t bottom) {
+    for_blocks(K, kTransposedScratch / kTransposedRows, [&](int64_t k, int64_t k_end) {
+      const int64_t depth = k_end - k;
+      for_row_tiles(bottom - top, set.max_rows, [&](int64_t m, int rows) {
+        const A* from = a + k * lda + top + m;
+        A* to = scratch + m * depth;
+        for (int64_t q = 0; q < depth; ++q, from += lda, to += rows) std::copy_n(from, rows, to);
+      });
+      for (int64_t p = 0; p < panels<A>(columns); ++p) {
+        const int64_t column = p * kPanel<A>, valid = std::min(kPanel<A>, columns - column);
+        for_row_tiles(bottom - top, set.max_rows, [&](int64_t m, int rows) {
+          A* const result = c + (top + m) * ldc + column;
+          TileArguments<A> arguments{
+              depth, scratch + m * depth,      1,  rows, packed + (p * K + k) * kPanel<A>, 0, result,
+              ldc,   k > 0 ? result : nullptr, ldc};
+          if (valid == kPanel<A>) {
+            set.one[rows](arguments);
+            return;
+          }
+          // The last panel is not whole: its result goes through memory that is.
+          A whole[kMaxRows * kPanel<A>] = {};
+          arguments.c = whole;
+          arguments.ldc = arguments.ld_init = kPanel<A>;
+          if (k > 0) {
+            for (int i = 0; i < rows; ++i) std::copy_n(result + i * ldc, valid, whole + i * kPanel<A>);
+            arguments.init = whole;
+          }
+          set.one[rows](arguments);
+          for (int i = 0; i < rows; ++i) std::copy_n(whole + i * kPanel<A>, valid, result + i * ldc);
+        });
+      }
+    });
+  });
+}
+
+template <typename A>
+struct Square {
+  static constexpr int kSide = 4;
+  typedef A Vector __attribute__((vector_size(kSide * sizeof(A)), aligned(alignof(A)), may_alias));
+};
+
+// out (4, 4) in rows of ld_out = in^T
+template <typename A>
+inline void transpose_square(const A* in, int64_t ld, A* out, int64_t ld_out) {
+  using Vector = typename Square<A>::Vector;
+  const auto row = [&](int i) { return reinterpret_cast<const Vector*>(in + i * ld); };
+  const Vector a = *row(0), b = *row(1), c = *row(2), d = *row(3);
+  const Vector ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Vector cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  const auto at = [&](int i) { return reinterpret_cast<Vector*>(out + i * ld_out); };
+  *at(0) = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+  *at(1) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+  *at(2) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+  *at(3) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+template <typename A>
+void pack_columns(int64_t N, int64_t K, const A* w, int64_t ldw, A* packed, int64_t panel) {
+  constexpr int kSide = Square<A>::kSide;
+  for (int64_t n = 0; n < N; n += kPanel<A>, packed += panel) {
+    const int64_t count = std::min(kPanel<A>, N - n), squares = count / kSide * kSide;
+    int64_t k = 0;
+    for (; k + kSide <= K; k += kSide) {
+      for (int64_t j = 0; j < squares; j += kSide) {
+        transpose_square(w + (n + j) * ldw + k, ldw, packed + k * kPanel<A> + j, kPanel<A>);
+      }
+    }
+    for (int64_t q = 0; q < K; ++q) {
+      for (int64_t j = q < k ? squares : 0; j < kPanel<A>; ++j) {
+        packed[q * kPanel<A> + j] = j < count ? w[(n + j) * ldw + q] : A{0};
+      }
+    }
+  }
+}
+
+template <typename A>
+void pack_rows(int64_t K, int64_t N, const A* w, int64_t ldw, A* packed, int64_t panel) {
+  for (int64_t k = 0; k < K; ++k) {
+    A* to = packed + k * kPanel<A>;
+    for (int64_t n = 0; n < N; n += kPanel<A>, to += panel) {
+      const int64_t count = std::min(kPanel<A>, N - n);
+      std::copy_n(w + k * ldw + n, count, to);
+      std::fill(to + count, to + kPanel<A>, A{0});
+    }
+  }
+}
+
+}  // namespace
+
+void multiply_packed(const Product& product, const float* a, const float* packed, const float* bias, float* c) {
+  multiply(product, a, packed, bias, c);
+}
+void multiply_packed(const Product& product, const double* a, const double* packed, const double* bias, double* c) {
+  multiply(product, a, packed, bias, c);
+}
+
+void multiply_transposed(
+    int64_t M, int64_t K, int64_t columns, const float* a, int64_t lda, const float* packed, float* c, int64_t ldc,
+    float* scratch) {
+  transposed(M, K, columns, a, lda, packed, c, ldc, scratch);
+}
+void multiply_transposed(
+    int64_t M, int64_t K, int64_t columns, const double* a, int64_t lda, const double* packed, double* c, int64_t ldc,
+    double* scratch) {
+  transposed(M, K, columns, a, lda, packed, c, ldc, scratch);
+}
+
+void pack_transposed(int64_t N, int64_t K, const float* w, int64_t ldw, float* packed, int64_t panel) {
+  pack_columns(N, K, w, ldw, packed, panel);
+}
+void pack_transposed(int64_t N, int64_t K, const double* w, int64_t ldw, double* packed, int64_t panel) {
+  pack_columns(N, K, w, ldw, packed, panel);
+}
+
+void pack(int64_t K, int64_t N, const float* w, int64_t ldw, float* packed, int64_t panel) {
+  pack_rows(K, N, w, ldw, packed, panel);
+}
+void pack(int64_t K, int64_t N, const double* w, int64_t ldw, double* packed, int64_t panel) {
+  pack_rows(K, N, w, ldw, packed, panel);
+}
+
+}  // namespace fastdraw
