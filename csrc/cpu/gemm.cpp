@@ -134,15 +134,16 @@ inline void for_row_tiles(int64_t M, int64_t most, const Body& body) {
   }
 }
 
-// Call body(begin, end) on blocks of nearly equal size that together are 0..K.
+// Call body(begin, end) on blocks of nearly equal size that together are 0..K; an empty one if K is 0.
 template <typename Body>
 inline void for_blocks(int64_t K, int64_t most, const Body& body) {
-  const int64_t count = (K + most - 1) / most;
+  const int64_t count = std::max<int64_t>(1, (K + most - 1) / most);
   for (int64_t k = 0; k < count; ++k) body(k * K / count, (k + 1) * K / count);
 }
 
 template <typename A>
 void multiply(const Product& at, const A* a, const A* packed, const A* bias, A* c) {
+  if (at.M == 0) return;
   const Tiles<A>& set = tiles<A>();
   const int64_t panel = at.K * kPanel<A>, tile_count = (at.M + set.max_rows - 1) / set.max_rows;
   const int wide = tile_count == 1 ? set.wide[at.M] : 1;
@@ -155,7 +156,8 @@ void multiply(const Product& at, const A* a, const A* packed, const A* bias, A* 
       const A* ahead = packed + (p + count) * panel + k * kPanel<A>;
       const int64_t share = (k_end - k + tile_count - 1) / tile_count;
       for_row_tiles(at.M, set.max_rows, [&](int64_t m, int rows) {
-        for (int64_t line = 0; line < share; ++line) __builtin_prefetch(ahead + line * kPanel<A>, 0, 2);
+        for (int64_t line = 0; tile_count > 1 && line < share; ++line)
+          __builtin_prefetch(ahead + line * kPanel<A>, 0, 2);
         ahead += share * kPanel<A>;
         const TileArguments<A> arguments{
             k_end - k,
@@ -186,7 +188,10 @@ void transposed(
       for_row_tiles(bottom - top, set.max_rows, [&](int64_t m, int rows) {
         const A* from = a + k * lda + top + m;
         A* to = scratch + m * depth;
-        for (int64_t q = 0; q < depth; ++q, from += lda, to += rows) std::copy_n(from, rows, to);
+        for (int64_t q = 0; q < depth; ++q, from += lda, to += rows) {
+          // A call of memcpy for every few elements would take longer than copying them.
+          for (int i = 0; i < rows; ++i) to[i] = from[i];
+        }
       });
       for (int64_t p = 0; p < panels<A>(columns); ++p) {
         const int64_t column = p * kPanel<A>, valid = std::min(kPanel<A>, columns - column);
@@ -255,14 +260,27 @@ void pack_columns(int64_t N, int64_t K, const A* w, int64_t ldw, A* packed, int6
   }
 }
 
+// Written out, because compilers make a call of memmove of it.
+template <typename A>
+inline void copy_line(const A* from, A* to) {
+  using Vector = typename VectorOf<A, 16>::Type;
+  const Vector* in = reinterpret_cast<const Vector*>(from);
+  Vector* out = reinterpret_cast<Vector*>(to);
+  const Vector a = in[0], b = in[1], c = in[2], d = in[3];
+  out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+}
+
 template <typename A>
 void pack_rows(int64_t K, int64_t N, const A* w, int64_t ldw, A* packed, int64_t panel) {
   for (int64_t k = 0; k < K; ++k) {
     A* to = packed + k * kPanel<A>;
     for (int64_t n = 0; n < N; n += kPanel<A>, to += panel) {
-      const int64_t count = std::min(kPanel<A>, N - n);
-      std::copy_n(w + k * ldw + n, count, to);
-      std::fill(to + count, to + kPanel<A>, A{0});
+      const A* from = w + k * ldw + n;
+      if (N - n >= kPanel<A>) {
+        copy_line(from, to);
+      } else {
+        std::fill(std::copy_n(from, N - n, to), to + kPanel<A>, A{0});
+      }
     }
   }
 }

@@ -132,6 +132,27 @@ struct Record {
     }
     return used;
   }
+
+  // What no step writes, so that all that is saved is the same from run to run.
+  void zero_padding(int64_t row, const Sizes& at) const {
+    const Columns to = columns_of<A>(at);
+    const auto pad = [&](const Rows<A>& part, int64_t from, int64_t end) {
+      std::fill(part.row(row) + from, part.row(row) + end, A{0});
+    };
+    pad(zy, at.Z + at.D, zy.ld);
+    pad(canvas, at.pixels(), canvas.ld);
+    for (const Rows<A>* part : {&h_dec, &c_dec}) pad(*part, at.U, part->ld);
+    if (!at.encoder) return;
+    for (const Rows<A>* part : {&h_enc, &c_enc}) pad(*part, at.U, part->ld);
+    pad(x, at.glimpse(), to.h_enc);
+    pad(x, to.h_enc + at.U, to.x);
+  }
+
+  void zero_rows(int64_t first, int64_t end) const {
+    for (const Rows<A>* part : {&from_dec, &x, &posterior, &zy, &written, &h_enc, &c_enc, &h_dec, &c_dec, &canvas}) {
+      if (part->data != nullptr) std::fill(part->row(first), part->row(end), A{0});
+    }
+  }
 };
 
 // Elements of a row of all parts together; fastdraw/ops/rollout.py knows it too, to say the shape of what is saved.

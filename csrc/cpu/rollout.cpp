@@ -82,6 +82,7 @@ class Forward : Recurrence<A> {
  public:
   Forward(const Arguments& given, bool keep, A* saved) : Base(given, keep), weights_(given, columns_) {
     record_.place(saved, keep ? at_.T * at_.B : std::min<int64_t>(at_.T, 2) * at_.B, at_);
+    if (keep) record_.zero_rows(schedule_.rows(), at_.T * at_.B);
   }
 
   // nll (B,) and kl (T, B) with an encoder; canvas (B, C, H, W) or frames (T, B, C, H, W).
@@ -112,6 +113,7 @@ class Forward : Recurrence<A> {
         group, n, h_dec, t == 0 ? 0 : record.h_dec.ld, weights_.from_dec, 0, columns_.from_dec,
         weights_.from_dec_bias.row(0), from_dec.data, from_dec.ld);
     this->for_samples(group, n, this->glimpse_cost(2 * at_.n_read) + 12 * at_.L * at_.A, [&](int64_t place, auto& by) {
+      record_.zero_padding(this->row(t, place), at_);
       finish_prior(t, place);
       attend_and_read(t, place, by);
     });
@@ -175,7 +177,6 @@ class Forward : Recurrence<A> {
       std::copy_n(image, at_.pixels(), x);
       error_image(at_.pixels(), image, canvas, x + at_.pixels());
     }
-    std::fill(x + at_.glimpse(), x + columns_.h_enc, A{0});
     if (t == 0) std::copy_n(this->h0_enc_.row(0), at_.U, x + columns_.h_enc);
   }
 

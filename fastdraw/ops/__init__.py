@@ -7,9 +7,9 @@ from .glimpse import _draw_read, _glimpse_read, _glimpse_write, draw_read, glimp
 from .latent import _gaussian_kl, _sample_kl, gaussian_kl, sample_kl
 from .likelihood import _bernoulli_nll, _gaussian_nll, bernoulli_nll, gaussian_nll
 from .lstm import _lstm_gates, lstm_gates, lstm_step
-from .rollout import draw_generate, draw_rollout
+from .rollout import _draw_generate, _draw_rollout, draw_generate, draw_rollout
 
-# Every op that dispatch serves; lstm_step and the rollouts are made of them.
+# Every op that dispatch serves; lstm_step is made of lstm_gates.
 TABLE = (
     _gaussian_filterbank,
     _glimpse_read,
@@ -21,6 +21,8 @@ TABLE = (
     _sample_kl,
     _bernoulli_nll,
     _gaussian_nll,
+    _draw_rollout,
+    _draw_generate,
 )
 
 __all__ = [

@@ -68,7 +68,7 @@ def draw_rollout(
         n_write: side of the written patch; None to write whole canvases.
         steps (B,): int64 or int32, 0 <= steps <= T: a sample stops after so many steps, its canvas freezes and its
             later KL is 0; all T by default.
-        trace: also return what happened at every step.
+        trace: also return what happened at every step; the steps are then called one by one, which takes longer.
         prior_activation: "linear", or "tanh" on both halves of the prior's outputs (alignDRAW).
         first_prior: "learned", or "standard" for N(0, I) at the first step (alignDRAW).
         log_variance: the 2Z outputs of prior and posterior are (mu, log sigma^2) instead of (mu, log sigma).
@@ -120,7 +120,7 @@ def draw_generate(
         weights, labels, lengths, n_write, steps, options: as in `draw_rollout`; the encoder's weights are not used.
         noise (T, B, Z): standard normal; zeros draw the mean path.
         frames: return the canvas after every step.
-        trace: also return what happened at every step.
+        trace: as in `draw_rollout`.
     Returns:
         canvas (B, C, H, W) in logits, or (T, B, C, H, W) with frames; with trace a pair of it and a `DrawTrace`.
     Raises:
@@ -418,6 +418,8 @@ def _backward_rollout(bwd, grads, tensors, scalars, needs):
 def _backward_generate(bwd, grads, tensors, scalars, needs):
     *tensors, saved = tensors
     noise, labels, _lengths, _steps, *weights = tensors
+    shape = noise.shape[0 if scalars[-2] else 1 : 2] + DrawWeights(*weights).canvas0.shape  # of frames, or a canvas
+    grads = [noise.new_zeros(shape) if g is None else g for g in grads]
     found = bwd(*grads, saved, *tensors, *scalars[:-1], needs[1], needs[0])
     dlabels, dnoise, *dweights = _none_if_empty(found, (labels, noise, *weights))
     return dnoise, dlabels, None, None, *dweights

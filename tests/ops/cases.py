@@ -371,19 +371,18 @@ _add("draw_generate", "frames", lambda make: Draw().generate(make, frames=True))
 OPS = tuple(dict.fromkeys(case.op for case in CASES))
 SMALL = {op: next(case for case in CASES if case.op == op) for op in OPS}
 TABLE = {op.name: op for op in ops.TABLE}
-# Which entry of the table says what an op made of others can run on. None: whatever dispatch chooses.
-MADE_OF = {"lstm_step": "lstm_gates", "draw_rollout": None, "draw_generate": None}
+MADE_OF = {"lstm_step": "lstm_gates"}  # which entry of the table says what an op made of others can run on
 
 
 class Run(NamedTuple):
     """An op on one backend and device; calling it runs the op there."""
 
     op: str
-    backend: str | None  # None: the one that dispatch chooses
+    backend: str
     device: str
 
     def __str__(self) -> str:
-        return "-".join([self.backend or "auto", *([self.device] if self.device != "cpu" else [])])
+        return "-".join([self.backend, *([self.device] if self.device != "cpu" else [])])
 
     def __call__(self, **arguments: Any) -> Any:
         with self.forced():
@@ -391,11 +390,8 @@ class Run(NamedTuple):
 
     @contextmanager
     def forced(self) -> Iterator[None]:
-        if self.backend is None:
+        with fastdraw.backend(self.backend):
             yield
-        else:
-            with fastdraw.backend(self.backend):
-                yield
 
     @property
     def fused(self) -> bool:
@@ -405,11 +401,8 @@ class Run(NamedTuple):
 def runs(op: str, dtype: torch.dtype = torch.float32) -> list[Run]:
     """Every way to run `op` on this machine."""
     found = []
-    entry = TABLE.get(MADE_OF.get(op, op) or "")
+    entry = TABLE[MADE_OF.get(op, op)]
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        if entry is None:
-            found += [Run(op, None, device), Run(op, "reference", device)]
-            continue
         for backend in dispatch.BACKENDS:
             if dispatch.refusal(backend, entry.name, entry.backends, device, str(dtype).removeprefix("torch.")) is None:
                 found.append(Run(op, backend, device))
@@ -430,9 +423,10 @@ def every_case(*dtypes: torch.dtype) -> pytest.MarkDecorator:
     )
 
 
-def every_run(*names: str, reference: bool = True) -> pytest.MarkDecorator:
+def every_run(*names: str, reference: bool = True, kernels: bool = True) -> pytest.MarkDecorator:
     """Parametrise a test over the runs of the ops `names`, all by default; `reference` also where there are kernels."""
     found = [run for op in names or OPS for run in runs(op)]
     has_others = {run.op for run in found if run.backend != "reference"}
     found = [run for run in found if reference or run.backend != "reference" or run.op not in has_others]
+    found = [run for run in found if kernels or not run.fused]
     return pytest.mark.parametrize("run", [parameter(run, name=run.op) for run in found])

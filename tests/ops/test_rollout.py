@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastdraw
 from fastdraw import ops
@@ -268,16 +269,16 @@ def test_labels_beyond_the_length_do_not(run: Run) -> None:
 
 
 @BOTH
-def test_trace_costs_no_change(run: Run) -> None:
+def test_trace_is_of_the_same_run(run: Run) -> None:
     given = arguments(run, lengths=(1, 2, 3))
     plain, (traced, trace) = run(**given), run(**given, trace=True)
-    assert torch.equal(_canvas(plain), _canvas(traced))
-    assert torch.equal(trace.canvas[-1], _canvas(plain))
+    torch.testing.assert_close(_canvas(plain), _canvas(traced))
+    assert torch.equal(trace.canvas[-1], _canvas(traced))
     torch.testing.assert_close(trace.attention.sum(2), torch.ones_like(trace.attention[..., 0]))
 
 
 @pytest.mark.parametrize("trace", [False, True])
-@BOTH
+@every_run("draw_rollout", "draw_generate", kernels=False)
 def test_only_a_trace_keeps_the_canvases_of_earlier_steps(
     run: Run, trace: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +295,29 @@ def test_only_a_trace_keeps_the_canvases_of_earlier_steps(
     with torch.no_grad():
         run(**arguments(run), trace=trace)
     assert alive == ([0, 1, 2, 3] if trace else [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@every_run("draw_rollout", "draw_generate", reference=False)
+def test_only_a_backward_pass_makes_kernels_save_their_steps(run: Run, differentiable: bool) -> None:
+    given = arguments(run)
+    given["noise"].requires_grad_(differentiable)
+    with Outputs() as outputs:
+        run(**given)
+    *_results, saved = outputs.of[f"fastdraw::{run.op}"]
+    assert (saved.numel() > 0) == differentiable
+
+
+class Outputs(TorchDispatchMode):
+    """What every torch op returned last, by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: dict[str, Any] = {}
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.of[op._schema.name] = result = op(*args, **(kwargs or {}))
+        return result
 
 
 @BOTH
