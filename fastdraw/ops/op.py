@@ -180,7 +180,7 @@ def _register(namespace: str, name: str, native: Native) -> _TorchOp:
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):
             # A view of each tensor tells apart two arguments that are the same tensor.
-            tensors = [None if x is None else x.view_as(x) for x in ctx.saved_tensors]
+            tensors: list[Any] = [None if x is None else x.view_as(x) for x in ctx.saved_tensors]
             outputs = native.reference_bwd(*tensors, *ctx.scalars)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             wanted = [x for x, need in zip(tensors, needs, strict=False) if need]
