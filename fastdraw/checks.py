@@ -72,7 +72,7 @@ def check_counts(
         raise ValueError(f"{op}: {name} must have shape (B,) with B = {batch}, got {tuple(counts.shape)}")
     if counts.device != device:
         raise ValueError(f"{op}: {name} is on {counts.device} and the other arguments on {device}; move one of them")
-    if batch == 0 or torch.compiler.is_compiling() or isinstance(counts, FakeTensor):
+    if batch == 0 or torch.compiler.is_compiling() or isinstance(counts, FakeTensor) or counts.is_meta:
         return
     if torch._C._functorch.is_batchedtensor(counts):
         return

@@ -1,6 +1,8 @@
+// v (G, A): B / G samples in a row share one, all of them (G = 1) unless vmap varies v.
+//
 // A thread takes whole samples. Forward reads B (A + L (A + D)) elements and writes B (D + L); backward reads the same
-// and writes a gradient of each. v comes once for each sample, and so does its gradient leave: what adds up the samples
-// of a v that they share need not be in here.
+// and writes a gradient of each. The gradient of v is added up over blocks of samples, and then over the blocks, so
+// that its rounding does not depend on the number of threads.
 #include "cpu/attention.h"
 
 #include <torch/csrc/stable/library.h>
@@ -100,7 +102,7 @@ FASTDRAW_CLONES void attend_bwd(
 namespace {
 
 struct Arguments {
-  int64_t B, L, A, D;
+  int64_t B, L, A, D, G;
   std::vector<int64_t> lengths;
   Input<2> query;
   Input<3> keys, values;
@@ -132,7 +134,7 @@ class Sample {
     all_.query.load(query_.data(), A, 1, A, b);
     all_.keys.load(keys_.data(), A, length, A, b);
     all_.values.load(values_.data(), D, length, D, b);
-    all_.v.load(v_.data(), A, 1, A, b);
+    all_.v.load(v_.data(), A, 1, A, b / (all_.B / all_.G));
     std::fill(weights.begin(), weights.end(), T(0));
     fastdraw::attend(
         length, A, D, query_.data(), keys_.data(), values_.data(), v_.data(), weights.data(), context.data());
@@ -161,30 +163,61 @@ struct AttentionForward {
   }
 };
 
+// The samples that share a v, in blocks.
+struct Blocks {
+  static constexpr int64_t kSize = 4;  // small, so that the blocks of a usual batch divide evenly among threads
+  int64_t per_v, samples_per_v;
+
+  explicit Blocks(const Arguments& all)
+      : per_v(all.G > 0 ? (all.B / all.G + kSize - 1) / kSize : 0), samples_per_v(all.G > 0 ? all.B / all.G : 0) {}
+  int64_t first(int64_t block) const { return block / per_v * samples_per_v + block % per_v * kSize; }
+  int64_t last(int64_t block) const { return std::min(first(block) + kSize, (block / per_v + 1) * samples_per_v); }
+};
+
 template <typename T>
 struct AttentionBackward {
   Arguments arguments;
+  Blocks blocks;
   Input<2> dcontext, dweights;
-  Output dquery, dkeys, dvalues, dv;
+  Output dquery, dkeys, dvalues;
+  T* dv;  // (blocks, A), zero at first
 
   void operator()(int64_t begin, int64_t end) const {
     const int64_t L = arguments.L, A = arguments.A, D = arguments.D;
     Sample<T> at(arguments);
-    std::vector<T> upstream(D), upstream_weights(L), scratch(L), query(A), keys(L * A), values(L * D), v(A);
-    for (int64_t b = begin; b < end; ++b) {
-      at.attend(b);
-      dcontext.load(upstream.data(), D, 1, D, b);
-      dweights.load(upstream_weights.data(), L, 1, L, b);
-      for (std::vector<T>* added_to : {&keys, &values, &v}) std::fill(added_to->begin(), added_to->end(), T(0));
-      at.attend_bwd(
-          upstream.data(), upstream_weights.data(), query.data(), keys.data(), values.data(), v.data(), scratch.data());
-      dquery.store(query.data(), A, 1, A, b * A);
-      dkeys.store(keys.data(), A, L, A, b * L * A);
-      dvalues.store(values.data(), D, L, D, b * L * D);
-      dv.store(v.data(), A, 1, A, b * A);
+    std::vector<T> upstream(D), upstream_weights(L), scratch(L), query(A), keys(L * A), values(L * D);
+    for (int64_t block = begin; block < end; ++block) {
+      for (int64_t b = blocks.first(block); b < blocks.last(block); ++b) {
+        at.attend(b);
+        dcontext.load(upstream.data(), D, 1, D, b);
+        dweights.load(upstream_weights.data(), L, 1, L, b);
+        std::fill(keys.begin(), keys.end(), T(0));
+        std::fill(values.begin(), values.end(), T(0));
+        at.attend_bwd(
+            upstream.data(), upstream_weights.data(), query.data(), keys.data(), values.data(), dv + block * A,
+            scratch.data());
+        dquery.store(query.data(), A, 1, A, b * A);
+        dkeys.store(keys.data(), A, L, A, b * L * A);
+        dvalues.store(values.data(), D, L, D, b * L * D);
+      }
     }
   }
 };
+
+// Row g of dv = the sum of its blocks.
+template <typename T>
+void add_blocks(const std::vector<T>& blocks, int64_t per_v, int64_t G, int64_t A, const Output& dv) {
+  std::vector<double> total(A);
+  std::vector<T> rounded(A);
+  for (int64_t g = 0; g < G; ++g) {
+    std::fill(total.begin(), total.end(), 0.0);
+    for (int64_t block = g * per_v; block < (g + 1) * per_v; ++block) {
+      for (int64_t a = 0; a < A; ++a) total[a] += static_cast<double>(blocks[block * A + a]);
+    }
+    std::copy(total.begin(), total.end(), rounded.begin());
+    dv.store(rounded.data(), A, 1, A, g * A);
+  }
+}
 
 // A length out of range would read beyond the keys. Compiled code gets here unchecked.
 template <typename Integer>
@@ -210,14 +243,17 @@ Arguments make_arguments(
   check_tensor(op, "query", query, dtype, {B, A});
   check_tensor(op, "keys", keys, dtype, {B, L, A});
   check_tensor(op, "values", values, dtype, {B, L, D});
-  check_tensor(op, "v", v, dtype, {B, A});
+  check_dim(op, "v", v, 2);
+  const int64_t G = v.size(0);
+  STD_TORCH_CHECK(B == 0 || (G > 0 && B % G == 0), op, ": v must serve equal parts of the batch, got ", G, " of ", B);
+  check_tensor(op, "v", v, dtype, {G, A});
   std::vector<int64_t> items(B, L);
   if (lengths) {
     const bool narrow = lengths->scalar_type() == ScalarType::Int;
     check_tensor(op, "lengths", *lengths, narrow ? ScalarType::Int : ScalarType::Long, {B});
     items = narrow ? checked_lengths<int32_t>(op, *lengths, B, L) : checked_lengths<int64_t>(op, *lengths, B, L);
   }
-  return {B, L, A, D, std::move(items), query, keys, values, v};
+  return {B, L, A, D, G, std::move(items), query, keys, values, v};
 }
 
 std::tuple<Tensor, Tensor> additive_attention(
@@ -225,9 +261,9 @@ std::tuple<Tensor, Tensor> additive_attention(
     const std::optional<Tensor>& lengths) {
   const char* op = "additive_attention";
   const Arguments arguments = make_arguments(op, query, keys, values, v, lengths);
-  const auto [B, L, A, D] = std::tuple(arguments.B, arguments.L, arguments.A, arguments.D);
+  const int64_t B = arguments.B, L = arguments.L, A = arguments.A, D = arguments.D;
   const Tensor context = new_empty(query, {B, D}), weights = new_empty(query, {B, L});
-  with_compute_type(op, query.scalar_type(), [&, B = B, L = L, A = A, D = D](auto compute) {
+  with_compute_type(op, query.scalar_type(), [&](auto compute) {
     run_parallel(AttentionForward<decltype(compute)>{arguments, context, weights}, B, L * (20 * A + D) + 1);
   });
   return {context, weights};
@@ -238,16 +274,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> additive_attention_bwd(
     const Tensor& v, const std::optional<Tensor>& lengths) {
   const char* op = "additive_attention_bwd";
   const Arguments arguments = make_arguments(op, query, keys, values, v, lengths);
-  const auto [B, L, A, D] = std::tuple(arguments.B, arguments.L, arguments.A, arguments.D);
+  const int64_t B = arguments.B, L = arguments.L, A = arguments.A, D = arguments.D, G = arguments.G;
   const ScalarType dtype = query.scalar_type();
   check_tensor(op, "dcontext", dcontext, dtype, {B, D});
   check_tensor(op, "dweights", dweights, dtype, {B, L});
   const Tensor dquery = new_empty(query, {B, A}), dkeys = new_empty(query, {B, L, A});
-  const Tensor dvalues = new_empty(query, {B, L, D}), dv = new_empty(query, {B, A});
-  with_compute_type(op, dtype, [&, B = B, L = L, A = A, D = D](auto compute) {
-    run_parallel(
-        AttentionBackward<decltype(compute)>{arguments, dcontext, dweights, dquery, dkeys, dvalues, dv}, B,
-        L * (50 * A + 3 * D) + 1);
+  const Tensor dvalues = new_empty(query, {B, L, D}), dv = new_empty(query, {G, A});
+  with_compute_type(op, dtype, [&](auto compute) {
+    using T = decltype(compute);
+    const Blocks blocks(arguments);
+    std::vector<T> dv_of_blocks(G * blocks.per_v * A);
+    const AttentionBackward<T> work{arguments, blocks, dcontext, dweights, dquery, dkeys, dvalues, dv_of_blocks.data()};
+    run_parallel(work, G * blocks.per_v, Blocks::kSize * L * (50 * A + 3 * D) + 1);
+    add_blocks(dv_of_blocks, blocks.per_v, G, A, dv);
   });
   return {dquery, dkeys, dvalues, dv};
 }

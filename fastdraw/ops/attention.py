@@ -44,12 +44,16 @@ def additive_attention(
 
 
 def _batch_first(query, keys, values, v, lengths):
-    return query, keys, values, v.expand(query.shape), lengths
+    # The torch op takes v (G, A), each for as many samples as any other: one here, and more of them under vmap.
+    return query, keys, values, v[None], lengths
 
 
 def _reference_bwd(dcontext, dweights, query, keys, values, v, lengths):
-    tensors = query, keys, values, v
-    return vjp(lambda *tensors: reference.additive_attention(*tensors, lengths), tensors, (dcontext, dweights))
+    def attend(query, keys, values, v):
+        v = v.repeat_interleave(len(query) // len(v), 0)
+        return reference.additive_attention(query, keys, values, v, lengths)
+
+    return vjp(attend, (query, keys, values, v), (dcontext, dweights))
 
 
 def _fake(query, keys, values, v, lengths):

@@ -147,7 +147,9 @@ def _twice(x: Tensor, first: str, second: str, make: Inputs, **options: Any) -> 
     return {first: x, second: x, "window": make.window(x.shape[0]), **options}
 
 
-def _add_attention(name: str, B: int, L: int, A: int, D: int, lengths: tuple[int, ...] | None = None) -> None:
+def _add_attention(
+    name: str, B: int, L: int, A: int, D: int, lengths: tuple[int, ...] | None = None, scale: float = 1.0
+) -> None:
     _add(
         "additive_attention",
         f"B{B}-L{L}-A{A}-D{D}" + name,
@@ -155,7 +157,7 @@ def _add_attention(name: str, B: int, L: int, A: int, D: int, lengths: tuple[int
             "query": make.normal(B, A),
             "keys": make.normal(B, L, A),
             "values": make.normal(B, L, D),
-            "v": make.normal(A),
+            "v": make.normal(A, scale=scale),
             "lengths": None if lengths is None else make.counts(*lengths),
         },
     )
@@ -165,6 +167,10 @@ _add_attention("-lengths", 2, 3, 4, 2, (1, 3))
 _add_attention("", 2, 3, 4, 2)
 _add_attention("", 1, 1, 1, 1)
 _add_attention("-lengths", 5, 7, 33, 20, (1, 7, 3, 2, 6))
+_add_attention("", 3, 1, 16, 8)
+_add_attention("", 9, 2, 15, 1)
+_add_attention("-lengths", 6, 4, 512, 20, (1, 2, 3, 4, 4, 2))
+_add_attention("-large", 5, 5, 257, 7, scale=30.0)
 _add(
     "additive_attention",
     "values_are_keys",
@@ -238,7 +244,10 @@ _add_latent("", 2, 3, False)
 _add_latent("", 1, 1, True)
 _add_latent("", 7, 101, True)
 _add_latent("", 7, 101, False)
+_add_latent("", 2, 257, False)
 _add_latent("-wide", 3, 5, True, log_sigma=2.0)
+_add_latent("-wide", 3, 17, False, log_sigma=15.0)
+_add_latent("-near", 3, 16, False, log_sigma=1e-3)
 _add(
     "gaussian_kl",
     "q_is_p",
@@ -250,13 +259,23 @@ _add(
     },
 )
 _add(
+    "gaussian_kl",
+    "log_sigma=15",
+    lambda make: {
+        "mu_q": make.normal(4, 9),
+        "log_sigma_q": 15 * make.normal(4, 9).sign(),
+        "mu_p": make.normal(4, 9),
+        "log_sigma_p": 15 * make.normal(4, 9).sign(),
+    },
+)
+_add(
     "sample_kl",
     "one_tensor",
     lambda make: dict.fromkeys(("mu_q", "log_sigma_q", "noise"), make.normal(2, 3, scale=0.5)),
 )
 
 
-def _add_likelihood(name: str, *shape: int, scale: float = 1.0) -> None:
+def _add_likelihood(name: str, *shape: int, scale: float = 1.0, log_sigma: float = 0.3) -> None:
     name = "x".join(map(str, shape)) + name
     _add(
         "bernoulli_nll", name, lambda make: {"logits": make.normal(*shape, scale=scale), "target": make.uniform(*shape)}
@@ -266,7 +285,7 @@ def _add_likelihood(name: str, *shape: int, scale: float = 1.0) -> None:
         name,
         lambda make: {
             "mean": make.normal(*shape),
-            "log_sigma": make.normal(*shape, scale=0.3),
+            "log_sigma": make.normal(*shape, scale=log_sigma),
             "target": make.uniform(*shape),
         },
     )
@@ -276,7 +295,10 @@ _add_likelihood("", 2, 1, 2, 3)
 _add_likelihood("", 3)
 _add_likelihood("", 1, 1)
 _add_likelihood("", 5, 3, 31, 65)
-_add_likelihood("-large", 2, 7, scale=30.0)
+_add_likelihood("", 2, 16)
+_add_likelihood("", 3, 1025)  # one more than the CPU kernels take at once
+_add_likelihood("-large", 2, 7, scale=30.0, log_sigma=15.0)
+_add_likelihood("-huge", 2, 17, scale=1e4)
 _add("bernoulli_nll", "one_tensor", lambda make: dict.fromkeys(("logits", "target"), make.uniform(2, 3)))
 
 

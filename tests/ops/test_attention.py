@@ -49,6 +49,26 @@ def test_items_beyond_the_length_have_no_say(run: Run) -> None:
 
 
 @ATTENTION
+def test_a_nan_in_one_sample_stays_there(run: Run) -> None:
+    given = tensors(run)
+    given["keys"][1, 2, 3] = torch.nan
+    context, weights = run(**given)
+    assert weights.isnan().all(1).tolist() == context.isnan().all(1).tolist() == [False, True, False, False]
+
+
+@ATTENTION
+def test_many_v_on_one_batch(run: Run) -> None:
+    given = tensors(run)
+
+    def loss(v: torch.Tensor) -> torch.Tensor:
+        return run(**{**given, "v": v})[0].square().sum()
+
+    gradient = torch.func.grad(loss)
+    many = torch.stack([given["v"], 2 * given["v"], -given["v"]])
+    torch.testing.assert_close(torch.func.vmap(gradient)(many), torch.stack([gradient(v) for v in many]))
+
+
+@ATTENTION
 def test_without_lengths_all_items_count(run: Run) -> None:
     given = tensors(run)
     for without, full in zip(run(**given), run(**given, lengths=torch.full((4,), 5, device=run.device)), strict=True):

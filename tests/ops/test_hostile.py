@@ -31,7 +31,7 @@ def test_required_tensor_is_named(op: str, name: str, kind: str) -> None:
         getattr(ops, op)(**{**arguments, name: wrong})
 
 
-@pytest.mark.parametrize("op", ["gaussian_filterbank", "glimpse_read", "glimpse_write", "draw_read", "lstm_gates"])
+@pytest.mark.parametrize("op", [op for op in SMALL if op not in ("lstm_step", "draw_rollout", "draw_generate")])
 def test_meta_tensors_give_shapes(op: str) -> None:
     arguments = SMALL[op].inputs()
     shapes = {name: x.to("meta") if isinstance(x, Tensor) else x for name, x in arguments.items()}

@@ -43,6 +43,31 @@ def test_without_noise_the_sample_is_the_mean(run: Run) -> None:
     assert torch.equal(kl, run._replace(op="gaussian_kl")(mu_q=mu_q, log_sigma_q=log_sigma_q))
 
 
+@every_run("sample_kl")
+def test_any_sigma_is_right_to_the_last_digits(run: Run) -> None:
+    """Subnormal numbers and infinity included; the last column stands where vectors have ended."""
+    log_sigma = torch.linspace(-110, 95, 4103, device=run.device).repeat(2, 1)
+    z, _ = run(mu_q=torch.zeros_like(log_sigma), log_sigma_q=log_sigma, noise=torch.ones_like(log_sigma))
+    torch.testing.assert_close(z, log_sigma.double().exp().float(), rtol=2.5e-7, atol=1.5e-45)
+    assert z[0, 0] == 0
+    assert z[0, -1] == torch.inf
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@every_run("gaussian_kl", "sample_kl")
+def test_a_nan_reaches_the_outputs(run: Run, prior: bool) -> None:
+    names = ["mu_q", "log_sigma_q", *(["mu_p", "log_sigma_p"] if prior else [])]
+    names += ["noise"] if run.op == "sample_kl" else []
+    for name in names:
+        arguments = {other: normal(run, 2, 9).float() for other in names}
+        arguments[name][0, 3] = torch.nan
+        outputs = run(**arguments)
+        kl = outputs[1] if run.op == "sample_kl" else outputs
+        assert kl.isnan().tolist() == [name != "noise", False]
+        if run.op == "sample_kl":
+            assert outputs[0].isnan().any() == (name not in ("mu_p", "log_sigma_p"))
+
+
 @every_run("gaussian_kl")
 def test_kl_of_equal_gaussians_is_zero(run: Run) -> None:
     mu, log_sigma = normal(run, 4, 6), 20 * normal(run, 4, 6)

@@ -29,6 +29,13 @@ def test_large_logits_neither_overflow_nor_lose_the_loss(run: Run) -> None:
     torch.testing.assert_close(run(logits=logits, target=target), torch.tensor([0.0, 0.0, 1e4], device=run.device))
 
 
+@every_run("bernoulli_nll")
+def test_small_losses_keep_their_digits(run: Run) -> None:
+    logits = torch.linspace(-80, 80, 1601, device=run.device)[:, None]
+    expected = torch.log1p(torch.exp(-logits.double())).float()[:, 0]
+    torch.testing.assert_close(run(logits=logits, target=torch.ones_like(logits)), expected, rtol=5e-7, atol=0)
+
+
 @every_run("gaussian_nll")
 def test_gaussian_equals_torch(run: Run) -> None:
     mean, log_sigma, target = (torch.randn(4, 2, 3, dtype=torch.float64, device=run.device) for _ in range(3))
