@@ -264,7 +264,7 @@ std::tuple<Tensor, Tensor> additive_attention(
   const int64_t B = arguments.B, L = arguments.L, A = arguments.A, D = arguments.D;
   const Tensor context = new_empty(query, {B, D}), weights = new_empty(query, {B, L});
   with_compute_type(op, query.scalar_type(), [&](auto compute) {
-    run_parallel(AttentionForward<decltype(compute)>{arguments, context, weights}, B, L * (20 * A + D) + 1);
+    run_parallel(AttentionForward<decltype(compute)>{arguments, context, weights}, B, L * (8 * A + D) + 1);
   });
   return {context, weights};
 }
@@ -285,7 +285,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> additive_attention_bwd(
     const Blocks blocks(arguments);
     std::vector<T> dv_of_blocks(G * blocks.per_v * A);
     const AttentionBackward<T> work{arguments, blocks, dcontext, dweights, dquery, dkeys, dvalues, dv_of_blocks.data()};
-    run_parallel(work, G * blocks.per_v, Blocks::kSize * L * (50 * A + 3 * D) + 1);
+    run_parallel(work, G * blocks.per_v, Blocks::kSize * L * (20 * A + 3 * D) + 1);
     add_blocks(dv_of_blocks, blocks.per_v, G, A, dv);
   });
   return {dquery, dkeys, dvalues, dv};

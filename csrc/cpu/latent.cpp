@@ -202,7 +202,7 @@ struct LatentBackward {
   }
 };
 
-constexpr int64_t kForwardCost = 40, kBackwardCost = 60;  // of one unit
+constexpr int64_t kForwardCost = 15, kBackwardCost = 18;  // of one unit, with a prior
 
 Arguments make_arguments(
     const char* op, const Tensor& mu_q, const Tensor& log_sigma_q, const Optional& noise, const Optional& mu_p,

@@ -193,7 +193,7 @@ struct GaussianBackward {
   }
 };
 
-constexpr int64_t kCost = 30;  // of one element, forward or backward
+constexpr int64_t kCost = 8;  // of one element, forward or backward
 
 // Samples of any rank as the rows of a matrix; a copy where the strides allow no view.
 Tensor as_rows(const char* op, const char* name, const Tensor& tensor) {
