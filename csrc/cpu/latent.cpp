@@ -32,13 +32,17 @@ inline Unit<A> unit(A mu_q, A log_sigma_q, A mu_p, A log_sigma_p) {
   return {(mu_q - mu_p) * inverse_sigma_p, inverse_sigma_p, exp(log_ratio).minus_one, log_ratio};
 }
 
+// Twice the KL of one unit.
+template <typename A>
+inline A divergence(const Unit<A>& at) {
+  return at.u * at.u + (at.ratio_minus_one - at.log_ratio);
+}
+
 template <typename A>
 inline A kl(int64_t Z, const A* mu_q, const A* log_sigma_q, const A* mu_p, const A* log_sigma_p) {
-  const auto twice = [](const Unit<A>& at) { return at.u * at.u + (at.ratio_minus_one - at.log_ratio); };
-  const double total = mu_p
-      ? sum_blocks<A>(Z, [=](int64_t k) { return twice(unit(mu_q[k], log_sigma_q[k], mu_p[k], log_sigma_p[k])); })
-      : sum_blocks<A>(Z, [=](int64_t k) { return twice(standard_unit(mu_q[k], log_sigma_q[k])); });
-  return static_cast<A>(total / 2);
+  const auto standard = [=](int64_t k) { return divergence(standard_unit(mu_q[k], log_sigma_q[k])); };
+  const auto general = [=](int64_t k) { return divergence(unit(mu_q[k], log_sigma_q[k], mu_p[k], log_sigma_p[k])); };
+  return static_cast<A>((mu_p ? sum_blocks<A>(Z, general) : sum_blocks<A>(Z, standard)) / 2);
 }
 
 template <typename A>
@@ -147,10 +151,17 @@ class Row {
     if (from.data) from.load(data(), Z, 1, Z, b);
     return from.data ? data() : nullptr;
   }
+  // Nowhere if the result was not asked for.
   void store(const Output& to, int64_t b) const {
     const auto Z = static_cast<int64_t>(data_.size());
     if (to.data) to.store(data_.data(), Z, 1, Z, b * Z);
   }
+};
+
+template <typename A>
+struct Rows {
+  Row<A> mu_q, log_sigma_q, noise, mu_p, log_sigma_p;
+  explicit Rows(int64_t Z) : mu_q(Z), log_sigma_q(Z), noise(Z), mu_p(Z), log_sigma_p(Z) {}
 };
 
 template <typename A>
@@ -160,14 +171,17 @@ struct LatentForward {
 
   void operator()(int64_t begin, int64_t end) const {
     const int64_t Z = from.Z;
-    Row<A> row[5] = {Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z)}, sampled(Z);
+    Rows<A> rows(Z);
+    Row<A> sampled(Z);
     for (int64_t b = begin; b < end; ++b) {
-      const A *mu_q = row[0].load(from.mu_q, b), *log_sigma_q = row[1].load(from.log_sigma_q, b);
-      const A *mu_p = row[2].load(from.mu_p, b), *log_sigma_p = row[3].load(from.log_sigma_p, b);
+      const A *mu_q = rows.mu_q.load(from.mu_q, b), *log_sigma_q = rows.log_sigma_q.load(from.log_sigma_q, b);
+      const A *mu_p = rows.mu_p.load(from.mu_p, b), *log_sigma_p = rows.log_sigma_p.load(from.log_sigma_p, b);
       const A divergence = gaussian_kl_row(Z, mu_q, log_sigma_q, mu_p, log_sigma_p);
       kl.store(&divergence, 1, 1, 1, b);
-      if (const A* noise = row[4].load(from.noise, b)) sample_row(Z, mu_q, log_sigma_q, noise, sampled.data());
-      sampled.store(z, b);  // nowhere, without noise
+      if (const A* noise = rows.noise.load(from.noise, b)) {
+        sample_row(Z, mu_q, log_sigma_q, noise, sampled.data());
+        sampled.store(z, b);
+      }
     }
   }
 };
@@ -181,23 +195,26 @@ struct LatentBackward {
 
   void operator()(int64_t begin, int64_t end) const {
     const int64_t Z = from.Z;
-    Row<A> row[6] = {Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z)};
-    Row<A> grad[5] = {Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z), Row<A>(Z)};
+    Rows<A> rows(Z), gradients(Z);
+    Row<A> upstream_z(Z);
     for (int64_t b = begin; b < end; ++b) {
       A upstream;
       dkl.load(&upstream, 1, 1, 1, b);
-      const A *mu_q = row[0].load(from.mu_q, b), *log_sigma_q = row[1].load(from.log_sigma_q, b);
-      const A *mu_p = row[2].load(from.mu_p, b), *log_sigma_p = row[3].load(from.log_sigma_p, b);
+      const A *mu_q = rows.mu_q.load(from.mu_q, b), *log_sigma_q = rows.log_sigma_q.load(from.log_sigma_q, b);
+      const A *mu_p = rows.mu_p.load(from.mu_p, b), *log_sigma_p = rows.log_sigma_p.load(from.log_sigma_p, b);
       gaussian_kl_row_bwd(
-          Z, upstream, mu_q, log_sigma_q, mu_p, log_sigma_p, grad[0].data(), grad[1].data(), grad[3].data(),
-          grad[4].data());
-      const A *noise = row[4].load(from.noise, b), *upstream_z = row[5].load(dz, b);
-      if (noise) {
+          Z, upstream, mu_q, log_sigma_q, mu_p, log_sigma_p, gradients.mu_q.data(), gradients.log_sigma_q.data(),
+          gradients.mu_p.data(), gradients.log_sigma_p.data());
+      if (const A* noise = rows.noise.load(from.noise, b)) {
         sample_row_bwd(
-            Z, upstream_z, log_sigma_q, noise, grad[0].data(), grad[1].data(), dnoise.data ? grad[2].data() : nullptr);
+            Z, upstream_z.load(dz, b), log_sigma_q, noise, gradients.mu_q.data(), gradients.log_sigma_q.data(),
+            gradients.noise.data());
       }
-      const Output* to[] = {&dmu_q, &dlog_sigma_q, &dnoise, &dmu_p, &dlog_sigma_p};
-      for (int k = 0; k < 5; ++k) grad[k].store(*to[k], b);
+      gradients.mu_q.store(dmu_q, b);
+      gradients.log_sigma_q.store(dlog_sigma_q, b);
+      gradients.noise.store(dnoise, b);
+      gradients.mu_p.store(dmu_p, b);
+      gradients.log_sigma_p.store(dlog_sigma_p, b);
     }
   }
 };
