@@ -18,65 +18,115 @@ double clamp(double x, double bound, bool& within) {
   return within ? x : x < 0 ? -bound : bound;
 }
 
-// The pixels where a filter may differ from 0, in whole vectors where the row allows it. The loops over them count from
-// 0: with a first pixel that is not known, GCC takes an int32 index that may wrap around for a scattered access.
+// The pixels where a filter may differ from 0, in runs of 64: loops over most rows then have one length, which branch
+// predictors know. They may run into the padding of a row. The loops count from 0: with a first pixel that is not
+// known, GCC takes an int32 index that may wrap around for a scattered access.
 struct Support {
-  int32_t begin, size;
-  double mu;  // from `begin`
+  int32_t begin, size, length;  // length: pixels of the row from `begin`
+  double mu;                    // from `begin`
 };
 
 // |u| from which e is 0: exp(-14.9^2 / 2) < 2^(-126 - kExponent), and exp(-40^2 / 2) is 0 in double.
 constexpr double reach(float) { return 14.9; }
 constexpr double reach(double) { return 40; }
 
+constexpr int32_t kRun = 64;
+
 template <typename A>
-inline Support support(const Axis& axis, double mu) {
-  constexpr int32_t kVector = 16;
+inline Support support(const Axis& axis, double mu, int64_t ld) {
   const double width = reach(A{}) * axis.sigma, length = static_cast<double>(axis.length);
   // NaN takes the whole row, and runs through.
   const auto begin = static_cast<int32_t>(mu - width > 0 ? std::min(mu - width, length) : 0);
   const auto end = static_cast<int32_t>(mu + width + 1 < length ? std::max(mu + width + 1, 0.0) : length);
-  const auto aligned = static_cast<int32_t>(begin / kVector * kVector);
-  return {aligned, static_cast<int32_t>(std::min(round_up(end, kVector), axis.length)) - aligned, mu - aligned};
+  const auto aligned = static_cast<int32_t>(begin / kRun * kRun);
+  return {
+      aligned, static_cast<int32_t>(std::min(round_up(end, kRun), ld)) - aligned,
+      static_cast<int32_t>(axis.length) - aligned, mu - aligned};
 }
 
 // e is kept 2^32 times too large, so that a filter far off the image, whose e are all below the least float, is as
 // exact as any other.
 constexpr int kExponent = 32;
 
-// Returns the sum of the row, which eps keeps below 1.
-template <typename A>
-inline double filter_row(const Axis& axis, double eps, double centre, A* __restrict row) {
-  const auto [begin, size, mu] = support<A>(axis, centre);
-  const double inverse_sigma = 1 / axis.sigma;
-  A* __restrict f = row + begin;
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int32_t a = 0; a < size; ++a) {
-    // The exponent reaches -111: rounded to float it would spoil the last digits of e. `rest` carries them. exp(-800)
-    // is 0 in every dtype; below, the rounded exponent could be infinite.
-    const double u = (a - mu) * inverse_sigma, x = std::max(u * u * -0.5, -800.0);
-    const A rounded = static_cast<A>(x), rest = static_cast<A>(x - static_cast<double>(rounded));
-    const A e = exp_nonpositive<kExponent>(rounded).value;
-    f[a] = e + e * rest;
-    sum += f[a];
+// f = e.
+inline void exponentials(const Support& at, double sigma, double* __restrict f) {
+  for (int32_t a = 0; a < at.size; ++a) {
+    const double u = (a - at.mu) / sigma;
+    f[a] = exp_nonpositive<kExponent>(u * u * -0.5).value;
   }
-  constexpr double kScale = static_cast<double>(1ull << kExponent);
-  const double exact_total = static_cast<double>(sum) + eps * kScale;
-  const A total = static_cast<A>(exact_total);
-#pragma omp simd
-  for (int32_t a = 0; a < size; ++a) {
-    // A division, so that a filter on a single pixel is 1 exactly. Subnormal numbers would slow the products down.
-    const A value = f[a] / total;
-    f[a] = value < std::numeric_limits<A>::min() ? A(0) : value;
-  }
-  return static_cast<double>(sum) / exact_total;
 }
 
+// e = 2^-y, y = log2(e) u^2 / 2. It reaches 158, and rounded to float would spoil the last digits of e: while it is in
+// double, it is taken apart into an integer and a rest, y = n - r.
+inline void exponentials(const Support& at, double sigma, float* __restrict f) {
+  constexpr int32_t kBias = 127 + kExponent;
+  constexpr double kRound = 0x1.8p52;                // added, it leaves an integer
+  const double scale = 0.84932180028801907 / sigma;  // sqrt(log2(e) / 2)
+  // Where 2^-n is 0. No constant, which compilers would follow to the result: that takes more than a minimum.
+  const double most = kBias + 0.0 * at.size;
+  alignas(64) float r[kRun];
+  alignas(64) int32_t n[kRun];
+  for (int32_t run = 0; run < at.size; run += kRun, f += kRun) {
+    const int32_t size = std::min(kRun, at.size - run);
+    const double mu = at.mu - run;
+#pragma omp simd
+    for (int32_t a = 0; a < size; ++a) {
+      const double root = (a - mu) * scale, square = root * root;
+      const double y = square < most ? square : most;
+      const double rounded = (y + kRound) - kRound;
+      n[a] = static_cast<int32_t>(rounded);
+      r[a] = static_cast<float>(rounded - y);
+    }
+#pragma omp simd
+    for (int32_t a = 0; a < size; ++a) {
+      const float two_n = std::bit_cast<float>((kBias - n[a]) << 23);
+      // (2^r - 1) / r: the least maximal relative error of 2^r at degree 5, 2e-9.
+      const float p =
+          ((((0x1.41fbbcp-13f * r[a] + 0x1.5f3e52p-10f) * r[a] + 0x1.3b2d4cp-7f) * r[a] + 0x1.c6aee8p-5f) * r[a] +
+           0x1.ebfbdcp-3f) *
+              r[a] +
+          0x1.62e430p-1f;
+      f[a] = two_n * (p * r[a]) + two_n;
+    }
+  }
+}
+
+// Divides by the sum, and returns what part of it the row is.
+template <typename A>
+inline double normalise(const Support& at, double eps, A* __restrict f) {
+  constexpr double kScale = static_cast<double>(1ull << kExponent);
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int32_t a = 0; a < at.size; ++a) sum += f[a];
+  const double exact_total = static_cast<double>(sum) + eps * kScale;
+  const A total = static_cast<A>(exact_total), least = total * std::numeric_limits<A>::min();
+#pragma omp simd
+  for (int32_t a = 0; a < at.size; ++a) {
+    // A division, so that a filter on a single pixel is 1 exactly. Subnormal numbers would slow the products down.
+    const A e = f[a] < least ? A(0) : f[a];
+    f[a] = e / total;
+  }
+  return static_cast<double>(sum) / exact_total;  // eps keeps it below 1
+}
+
+// Loops over all rows, one after the other: what a row's sum waits for is then hidden by the next row.
 template <typename A>
 inline void filter_all(const Axis& axis, double eps, A* f, int64_t ld, double* sums) {
-  std::fill_n(f, axis.n * ld, A(0));
-  for (int64_t i = 0; i < axis.n; ++i) sums[i] = filter_row(axis, eps, axis.mu(i), f + i * ld);
+  const auto padded = [&](int64_t i) { return support<A>(axis, axis.mu(i), ld); };
+  for (int64_t i = 0; i < axis.n; ++i) {
+    A* row = f + i * ld;
+    const Support at = padded(i);
+    std::fill_n(row, at.begin, A(0));
+    exponentials(at, axis.sigma, row + at.begin);
+    const int64_t end = std::min<int64_t>(at.begin + at.size, axis.length);
+    std::fill_n(row + end, ld - end, A(0));
+  }
+  for (int64_t i = 0; i < axis.n; ++i) {
+    const Support at = padded(i);
+    // NaN: the exponentials have lost it.
+    const double nan = (axis.centre + axis.delta + axis.sigma) * 0;
+    sums[i] = normalise(at, eps + nan, f + i * ld + at.begin);
+  }
 }
 
 // In double: where one pixel has nearly all of a filter, d is the small difference of large numbers. Off the image all
@@ -86,12 +136,13 @@ inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, in
   const double inverse_sigma = 1 / axis.sigma;
   AxisGradient total{};
   for (int64_t i = 0; i < axis.n; ++i) {
-    const auto [begin, size, mu] = support<A>(axis, axis.mu(i));
-    const A* __restrict fi = f + i * ld + begin;
-    const A* __restrict dfi = df + i * ld + begin;
+    const Support at = support<A>(axis, axis.mu(i), ld);
+    const double mu = at.mu;
+    const A* __restrict fi = f + i * ld + at.begin;
+    const A* __restrict dfi = df + i * ld + at.begin;
     double sum = 0, mean = 0, first = 0, second = 0;
 #pragma omp simd reduction(+ : sum, mean)
-    for (int32_t a = 0; a < size; ++a) {
+    for (int32_t a = 0; a < at.size; ++a) {
       sum += static_cast<double>(fi[a]);
       mean += static_cast<double>(fi[a]) * static_cast<double>(dfi[a]);
     }
@@ -99,7 +150,7 @@ inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, in
     const double correction = sum > 0 ? sums[i] / sum : 1;
     mean *= correction;
 #pragma omp simd reduction(+ : first, second)
-    for (int32_t a = 0; a < size; ++a) {
+    for (int32_t a = 0; a < at.size; ++a) {
       const double u = (a - mu) * inverse_sigma;
       const double term = u * static_cast<double>(fi[a]) * (static_cast<double>(dfi[a]) - mean);
       first += term;

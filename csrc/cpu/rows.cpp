@@ -107,28 +107,27 @@ inline void shuffle(const V& a, const V& b, V& to) {
 
 // sum[i] = the sum of the lanes of x[i]: pairs of vectors are interleaved and added, twice, and then the two halves.
 inline void sum_lanes(const Vectors<float>::Value (&x)[4], Vectors<float>::Four& sum) {
-  Vectors<float>::Value even[2], odd[2];
+  Vectors<float>::Value pair[2], low, high;
   for (int k = 0; k < 2; ++k) {
-    shuffle<0, 8, 2, 10, 4, 12, 6, 14>(x[2 * k], x[2 * k + 1], even[k]);
-    shuffle<1, 9, 3, 11, 5, 13, 7, 15>(x[2 * k], x[2 * k + 1], odd[k]);
-    even[k] += odd[k];
+    shuffle<0, 8, 1, 9, 4, 12, 5, 13>(x[2 * k], x[2 * k + 1], low);
+    shuffle<2, 10, 3, 11, 6, 14, 7, 15>(x[2 * k], x[2 * k + 1], high);
+    pair[k] = low + high;
   }
-  Vectors<float>::Value low, high;
-  shuffle<0, 1, 8, 9, 4, 5, 12, 13>(even[0], even[1], low);
-  shuffle<2, 3, 10, 11, 6, 7, 14, 15>(even[0], even[1], high);
+  shuffle<0, 1, 8, 9, 4, 5, 12, 13>(pair[0], pair[1], low);
+  shuffle<2, 3, 10, 11, 6, 7, 14, 15>(pair[0], pair[1], high);
   low += high;
-  for (int i = 0; i < 4; ++i) sum[i] = low[i] + low[i + 4];
+  const auto* half = reinterpret_cast<const Vectors<float>::FourInMemory*>(&low);
+  sum = half[0] + half[1];
 }
 inline void sum_lanes(const Vectors<double>::Value (&x)[4], Vectors<double>::Four& sum) {
-  Vectors<double>::Value even[2], odd[2];
+  Vectors<double>::Value pair[2], low, high;
   for (int k = 0; k < 2; ++k) {
-    shuffle<0, 4, 2, 6>(x[2 * k], x[2 * k + 1], even[k]);
-    shuffle<1, 5, 3, 7>(x[2 * k], x[2 * k + 1], odd[k]);
-    even[k] += odd[k];
+    shuffle<0, 4, 2, 6>(x[2 * k], x[2 * k + 1], low);
+    shuffle<1, 5, 3, 7>(x[2 * k], x[2 * k + 1], high);
+    pair[k] = low + high;
   }
-  Vectors<double>::Value low, high;
-  shuffle<0, 1, 4, 5>(even[0], even[1], low);
-  shuffle<2, 3, 6, 7>(even[0], even[1], high);
+  shuffle<0, 1, 4, 5>(pair[0], pair[1], low);
+  shuffle<2, 3, 6, 7>(pair[0], pair[1], high);
   sum = low + high;
 }
 
@@ -147,7 +146,13 @@ inline void dot_tile(
   for (int m = 0; m < M; ++m) {
     typename Vector::Four total;
     sum_lanes(sum[m], total);
-    for (int n = 0; n < N; ++n) d[m * ldd + n] = base == nullptr ? total[n] : base[m * ldd + n] + total[n];
+    if constexpr (N == 4) {
+      using Four = typename Vector::FourInMemory;
+      if (base != nullptr) total += *reinterpret_cast<const Four*>(base + m * ldd);
+      *reinterpret_cast<Four*>(d + m * ldd) = total;
+    } else {
+      for (int n = 0; n < N; ++n) d[m * ldd + n] = base == nullptr ? total[n] : base[m * ldd + n] + total[n];
+    }
   }
 }
 
