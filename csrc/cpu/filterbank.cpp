@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "cpu/simd.h"
+#include "cpu/vectors.h"
 
 namespace fastdraw {
 namespace {
@@ -129,38 +130,61 @@ inline void filter_all(const Axis& axis, double eps, A* f, int64_t ld, double* s
   }
 }
 
-// In double: where one pixel has nearly all of a filter, d is the small difference of large numbers. Off the image all
-// u are large and nearly equal, and cancel only if f is brought to its exact sum.
+// Adds the gradients of R filters. In double: where one pixel has nearly all of a filter, d is the small difference of
+// large numbers. Off the image all u are large and nearly equal, and cancel only if f is brought to its exact sum.
+template <int R, typename A>
+inline void add_gradients(
+    const Axis& axis, int64_t row, const A* f, const A* df, int64_t ld, const double* sums, AxisGradient& total) {
+  using Vector = Vectors<double>::Value;
+  const auto widened = [&](const A* x, int64_t i, int64_t a, Vector& to) {
+    const A* from = x + (row + i) * ld + a;
+    to = Vector{from[0], from[1], from[2], from[3]};
+  };
+  const double inverse_sigma = 1 / axis.sigma;
+  Vector fi, dfi, lanes[4][4]{};
+  auto& [sum, mean, first, second] = lanes;
+  for (int64_t a = 0; a < ld; a += 4) {
+    for (int i = 0; i < R; ++i) {
+      widened(f, i, a, fi), widened(df, i, a, dfi);
+      sum[i] += fi;
+      mean[i] += fi * dfi;
+    }
+  }
+  Vector sums_i, gains, first_i, second_i;
+  sum_lanes(sum, sums_i);
+  sum_lanes(mean, gains);
+  double correction[R], mean_i[R], mu[R];
+  for (int i = 0; i < R; ++i) {
+    correction[i] = sums_i[i] > 0 ? sums[row + i] / sums_i[i] : 1;
+    mean_i[i] = gains[i] * correction[i];
+    mu[i] = axis.mu(row + i);
+  }
+  Vector pixel = {0, 1, 2, 3};
+  for (int64_t a = 0; a < ld; a += 4, pixel += 4) {
+    for (int i = 0; i < R; ++i) {
+      widened(f, i, a, fi), widened(df, i, a, dfi);
+      const Vector u = (pixel - mu[i]) * inverse_sigma, term = u * fi * (dfi - mean_i[i]);
+      first[i] += term;
+      second[i] += u * term;
+    }
+  }
+  sum_lanes(first, first_i);
+  sum_lanes(second, second_i);
+  for (int i = 0; i < R; ++i) {
+    const double dmu = first_i[i] * correction[i] * inverse_sigma;
+    total.centre += dmu;
+    total.log_delta += dmu * filter_offset(row + i, axis.n) * axis.delta;
+    total.log_sigma2 += second_i[i] * correction[i] / 2;
+    total.gain += gains[i];
+  }
+}
+
 template <typename A>
 inline AxisGradient filter_all_bwd(const Axis& axis, const A* f, const A* df, int64_t ld, const double* sums) {
-  const double inverse_sigma = 1 / axis.sigma;
   AxisGradient total{};
-  for (int64_t i = 0; i < axis.n; ++i) {
-    const Support at = support<A>(axis, axis.mu(i), ld);
-    const double mu = at.mu;
-    const A* __restrict fi = f + i * ld + at.begin;
-    const A* __restrict dfi = df + i * ld + at.begin;
-    double sum = 0, mean = 0, first = 0, second = 0;
-#pragma omp simd reduction(+ : sum, mean)
-    for (int32_t a = 0; a < at.size; ++a) {
-      sum += static_cast<double>(fi[a]);
-      mean += static_cast<double>(fi[a]) * static_cast<double>(dfi[a]);
-    }
-    total.gain += mean;
-    const double correction = sum > 0 ? sums[i] / sum : 1;
-    mean *= correction;
-#pragma omp simd reduction(+ : first, second)
-    for (int32_t a = 0; a < at.size; ++a) {
-      const double u = (a - mu) * inverse_sigma;
-      const double term = u * static_cast<double>(fi[a]) * (static_cast<double>(dfi[a]) - mean);
-      first += term;
-      second += u * term;
-    }
-    const double dmu = first * correction * inverse_sigma;
-    total.centre += dmu;
-    total.log_delta += dmu * filter_offset(i, axis.n) * axis.delta;
-    total.log_sigma2 += second * correction / 2;
-  }
+  int64_t row = 0;
+  for (; row + 4 <= axis.n; row += 4) add_gradients<4>(axis, row, f, df, ld, sums, total);
+  for (; row < axis.n; ++row) add_gradients<1>(axis, row, f, df, ld, sums, total);
   return total;
 }
 

@@ -18,17 +18,20 @@ namespace {
 
 constexpr int64_t kStrip = 16;  // rows of the image at a time
 
-// error = image - sigmoid(canvas), in rows of ld, and the slope of the sigmoid.
+// error = image - sigmoid(canvas), in rows of ld, and the slope of the sigmoid. In two loops: in one, the operations
+// that wait for one another are more than a processor looks ahead.
 template <typename A>
 inline void subtract_sigmoid(
     int64_t count, int64_t width, const A* __restrict image, const A* __restrict canvas, A* __restrict error,
     A* __restrict slope, int64_t ld) {
-  for (int64_t h = 0; h < count; ++h) {
+  for (int64_t h = 0; h < count; ++h, image += width, canvas += width, error += ld, slope += ld) {
+#pragma omp simd
+    for (int64_t w = 0; w < width; ++w) slope[w] = exp_nonpositive(-std::abs(canvas[w])).value;
 #pragma omp simd
     for (int64_t w = 0; w < width; ++w) {
-      const Sigmoid<A> mean = sigmoid(canvas[h * width + w]);
-      error[h * ld + w] = image[h * width + w] - mean.value;
-      slope[h * ld + w] = mean.slope;
+      const Sigmoid<A> mean = sigmoid(canvas[w], slope[w]);
+      error[w] = image[w] - mean.value;
+      slope[w] = mean.slope;
     }
   }
 }

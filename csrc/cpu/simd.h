@@ -90,12 +90,16 @@ struct Sigmoid {
   A value, slope;
 };
 
-// The slope is e / (1 + e)^2, which keeps its digits where value * (1 - value) loses them.
+// e = exp(-|x|). The slope is e / (1 + e)^2, which keeps its digits where value * (1 - value) loses them.
 template <typename A>
-inline Sigmoid<A> sigmoid(A x) {
-  const A e = exp_nonpositive(-std::abs(x)).value;
+inline Sigmoid<A> sigmoid(A x, A e) {
   const A high = 1 / (1 + e), low = e * high;
   return {x >= 0 ? high : low, low * high};
+}
+
+template <typename A>
+inline Sigmoid<A> sigmoid(A x) {
+  return sigmoid(x, exp_nonpositive(-std::abs(x)).value);
 }
 
 template <typename A>
