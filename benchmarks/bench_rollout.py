@@ -1,45 +1,35 @@
-"""A training step and a drawing of the whole model against plain PyTorch."""
+"""A training step and a drawing of the whole model against its floor and its peers."""
+
+import os
+from importlib.util import find_spec
 
 import pytest
 import torch
 
-import fastdraw
-from fastdraw.models import SeqDraw, SeqDrawConfig
+from benchmarks.competitors import COMPETITORS
+from benchmarks.work import Work
+
+# torch.compile takes minutes for each size, so it competes only on request.
+LEFT_OUT = {"bfloat16", "equal"}
+LEFT_OUT |= set() if os.environ.get("FASTDRAW_BENCH_COMPILE") == "1" else {"compile"}
+LEFT_OUT |= set() if find_spec("jax") else {"jax"}
 
 
-def _group(benchmark, what):
-    benchmark.group = what
-    benchmark.extra_info.update(torch=torch.__version__, threads=torch.get_num_threads())
+@pytest.mark.parametrize("name", [each for each in COMPETITORS["training"] if each not in LEFT_OUT])
+@pytest.mark.parametrize(("batch", "digits"), [(100, 2), (16, 3), (1, 3)])
+def bench_training_step(benchmark, name, batch, digits):
+    _run(benchmark, "training", name, Work(batch=batch, digits=digits, steps=10 * digits))
 
 
-@pytest.mark.parametrize("choice", ["fused", "reference"])
-@pytest.mark.parametrize(("batch", "length"), [(100, 2), (16, 3), (1, 3)])
-def bench_training_step(benchmark, choice, batch, length):
-    model = SeqDraw(SeqDrawConfig())
-    image, digits = torch.rand(batch, 1, 32, 64), torch.randint(10, (batch, length))
-    lengths, noise = torch.full((batch,), length), model.noise(batch, length)
-
-    def step():
-        output = model(image, digits, lengths, noise)
-        (output.nll + output.kl.sum(0)).mean().backward()
-        model.zero_grad()
-
-    _group(benchmark, f"training step B={batch} T={noise.shape[0]}")
-    _run(benchmark, choice, step)
-
-
-@pytest.mark.parametrize("choice", ["fused", "reference"])
+@pytest.mark.parametrize("name", [each for each in COMPETITORS["drawing"] if each not in LEFT_OUT])
 @pytest.mark.parametrize("batch", [1, 64])
-def bench_generate(benchmark, choice, batch):
-    model = SeqDraw(SeqDrawConfig())
-    digits, lengths, noise = torch.randint(10, (batch, 3)), torch.full((batch,), 3), model.noise(batch, 3)
-    _group(benchmark, f"generate B={batch} T={noise.shape[0]}")
-    _run(benchmark, choice, lambda: model.sample(digits, lengths, noise))
+def bench_drawing(benchmark, name, batch):
+    _run(benchmark, "drawing", name, Work(batch=batch, digits=3, steps=30))
 
 
-def _run(benchmark, choice, function):
-    if choice == "fused":
-        benchmark(function)
-    else:
-        with fastdraw.backend("reference"):
-            benchmark(function)
+def _run(benchmark, kind, name, work):
+    benchmark.group = f"{kind} B={work.batch} T={work.steps}"
+    benchmark.extra_info.update(torch=torch.__version__, threads=torch.get_num_threads())
+    call = COMPETITORS[kind][name](work)
+    call()  # which compiles, where there is a compiler
+    benchmark(call)
