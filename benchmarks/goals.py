@@ -22,8 +22,6 @@ from benchmarks.interleave import LIMIT, ROOT, interleaved, peak_memory
 from benchmarks.work import Work
 from fastdraw.files import write_atomically
 
-OUT = ROOT / "docs" / "results" / "cpu.json"
-PAGE = ROOT / "docs" / "cpu.md"
 PEERS = ("eager", "compile", "jax")
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
@@ -55,7 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="turns of every competitor (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: %(default)s")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for a compiler (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=OUT, help="results file (default: docs/results/cpu.json)")
+    parser.add_argument(
+        "--out", type=Path, default=report.RESULTS, help="results file (default: docs/results/cpu.json)"
+    )
     given = parser.parse_args(arguments)
 
     results = {**source(), "machine": machine(given.threads), "rows": kept_rows(given.out, given.threads)}
@@ -72,8 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(given.out, (json.dumps(results, indent=1) + "\n").encode())
     print(report.page(results))
-    if given.out == OUT:
-        write_atomically(PAGE, report.filled(PAGE.read_text(), results).encode())
+    if given.out == report.RESULTS:
+        report.fill()
 
 
 def names(known: Any) -> Any:

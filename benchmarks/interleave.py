@@ -104,7 +104,9 @@ def interleaved(
                 left_out[name] = str(reason)
                 continue
             players[name] = player
-            first_call[name] = ready["first_call_s"]
+            if "first_call_s" in ready:
+                first_call[name] = ready["first_call_s"]
+            left_out |= dict.fromkeys(ready.get("missing", []), "no kernel or no benchmark")
             samples[name] = {case: [] for case in ready["cases"]}
         cases = [case for case in next(iter(samples.values()), {}) if all(case in found for found in samples.values())]
         for number in range(rounds):

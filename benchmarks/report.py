@@ -1,11 +1,25 @@
-"""What was measured against the goals, as tables in Markdown."""
+"""What was measured against the goals, as tables in Markdown; `python -m benchmarks.report` fills docs/cpu.md."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
+from fastdraw.files import write_atomically
+
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS, PAGE = DOCS / "results" / "cpu.json", DOCS / "cpu.md"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
-NAMES = {"ours": "fastdraw", "compile": "`torch.compile`", "jax": "JAX `jit` + `scan`"}
+NAMES = {
+    "ours": "fastdraw",
+    "floor": "floor",
+    "eager": "eager",
+    "compile": "`torch.compile`",
+    "jax": "JAX `jit` + `scan`",
+    "bfloat16": "fastdraw, bfloat16",
+    "equal": "fastdraw, equal lengths",
+}
 TITLES = {
     "training-100": "training step, B=100, T=20",
     "training-16": "training step, B=16, T=30",
@@ -98,23 +112,37 @@ def goals_table(rows: Mapping[str, Measured]) -> str:
             value, case = found
             where = "" if case == "step" else f" ({case})"
             cells += [f"{value.middle:.2f} x{where}", f"{value.low:.2f} to {value.high:.2f}"]
-            cells.append("reached" if reached(goal, value.middle) else "**not reached**")
+            absent = [name for name in goal.over if name not in rows[goal.row]["values"]]
+            if goal.row == "ops":
+                absent += [op for op in rows["ops"]["left_out"] if op.startswith(goal.cases)]
+            verdict = "reached" if reached(goal, value.middle) else "**not reached**"
+            cells.append(f"{verdict}, without {' and '.join(absent)}" if absent else verdict)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def medians_table(rows: Mapping[str, Measured]) -> str:
-    """Medians of every competitor; where there is a compiler, the first call is the one that compiles."""
-    lines = ["| work | competitor | median | first call |", "|---|---|---|---|"]
-    for key, title in TITLES.items():
-        row = rows.get(key, {"values": {}, "left_out": {}})
-        for name, cases in row["values"].items():
-            for case, values in cases.items():
-                work = title if case == "step" else f"`{case.split()[0]}` {' '.join(case.split()[1:])}"
-                first = f"{row['first_call_s'][name]:.1f} s" if row["first_call_s"].get(name) else ""
-                lines.append(f"| {work} | {NAMES.get(name, name)} | {amount(median(values), row['unit'])} | {first} |")
-        for name, reason in row["left_out"].items():
-            lines.append(f"| {title} | {NAMES.get(name, name)} | left out: {reason} | |")
+    """Median times of whole models, and the peaks of memory."""
+    lines = [f"| work | {' | '.join(NAMES.values())} |", "|---|" + "---|" * len(NAMES)]
+    for key, row in rows.items():
+        if key != "ops":
+            lines.append(f"| {TITLES[key]} | {' | '.join(_median(row, name) for name in NAMES)} |")
+    return "\n".join(lines)
+
+
+def _median(row: Measured, name: str) -> str:
+    if name not in row["values"]:
+        return row["left_out"].get(name, "")
+    text = amount(median(row["values"][name]["step"]), row["unit"])
+    return f"{text} (first call {amount(row['first_call_s'][name], 's')})" if name in COMPILERS else text
+
+
+def ops_table(row: Measured) -> str:
+    lines = ["| op | pass | sizes | fastdraw | eager | ratio |", "|---|---|---|---|---|---|"]
+    for case, ours in row["values"]["ours"].items():
+        (op, passes, *sizes), eager = case.split(), row["values"]["eager"][case]
+        cells = [f"`{op}`", passes, " ".join(sizes), amount(median(ours), "s"), amount(median(eager), "s")]
+        lines.append(f"| {' | '.join(cells)} | {ratio(eager, ours).middle:.2f} x |")
     return "\n".join(lines)
 
 
@@ -128,17 +156,19 @@ def amount(value: float, unit: str) -> str:
 def page(results: Mapping[str, Any]) -> str:
     """All that is said of the results."""
     machine = results["machine"]
-    rounds = {len(next(iter(cases.values()))) for row in results["rows"].values() for cases in row["values"].values()}
+    rows = results["rows"]
+    rounds = {len(values) for row in rows.values() for cases in row["values"].values() for values in cases.values()}
     facts = [
         f"{machine['cpu']} ({', '.join(machine['instructions'])}), {machine['cores']} cores, "
         f"{machine['threads']} threads each",
         f"torch {machine['torch']}, " + (f"JAX {machine['jax']}" if machine["jax"] else "JAX is not installed"),
         f"commit {results['commit']}{' with changes' if results['dirty'] else ''}",
-        f"{results['date']}, {' to '.join(str(count) for count in sorted({min(rounds), max(rounds)}))} rounds",
+        f"{results['date']}, rounds: {', '.join(str(count) for count in sorted(rounds))}",
     ]
-    return "\n\n".join(
-        ["\n".join(f"- {fact}" for fact in facts), goals_table(results["rows"]), medians_table(results["rows"])]
-    )
+    tables = [goals_table(rows), medians_table(rows)]
+    if "ops" in rows:
+        tables.append(ops_table(rows["ops"]))
+    return "\n\n".join(["\n".join(f"- {fact}" for fact in facts), *tables])
 
 
 def filled(text: str, results: Mapping[str, Any]) -> str:
@@ -148,3 +178,12 @@ def filled(text: str, results: Mapping[str, Any]) -> str:
     if not begin or not end:
         raise ValueError(f"the page must hold {BEGIN.strip()} and {END}")
     return before + begin + page(results) + "\n" + end + after
+
+
+def fill() -> None:
+    """Make the page's block anew from the results file."""
+    write_atomically(PAGE, filled(PAGE.read_text(), json.loads(RESULTS.read_text())).encode())
+
+
+if __name__ == "__main__":
+    fill()

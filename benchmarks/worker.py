@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.competitors import COMPETITORS, Prepare
 from benchmarks.work import Work
+from fastdraw import ops
 
 TURN = 0.2  # seconds, or one call if that is longer
 ONLY = "step"  # the one case of a competitor that has one
@@ -35,9 +36,10 @@ def main(kind: str, name: str, sizes: str) -> None:
     if kind == "memory":
         answer(peak_bytes(COMPETITORS["training"][name], work))
         return
-    first_call = 0.0
     if kind == "ops":
         cases = dict(op_cases(BACKENDS[name]))
+        timed = {case.split()[0] for case in cases}
+        answer({"cases": list(cases), "missing": [op.name for op in ops.TABLE if op.name not in timed]})
     else:
         try:
             call = COMPETITORS[kind][name](work)
@@ -46,9 +48,8 @@ def main(kind: str, name: str, sizes: str) -> None:
             return
         start = time.perf_counter()
         call()
-        first_call = time.perf_counter() - start
+        answer({"cases": [ONLY], "first_call_s": time.perf_counter() - start})
         cases = {ONLY: partial(seconds_per_call, call)}
-    answer({"cases": list(cases), "first_call_s": first_call})
     for line in sys.stdin:
         answer(cases[line.strip()]())
 
