@@ -9,21 +9,18 @@ All competitors of a row take turns. Rows that the results file holds already, o
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import report
-from benchmarks.interleave import LIMIT, ROOT, interleaved, peak_memory
+from benchmarks.facts import machine, source
+from benchmarks.interleave import LIMIT, interleaved, peak_memory
 from benchmarks.work import Work
 from fastdraw.files import write_atomically
 
 PEERS = ("eager", "compile", "jax")
-INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 class Row(NamedTuple):
@@ -96,37 +93,6 @@ def kept_rows(path: Path, threads: int) -> dict[str, Any]:
     earlier, now = json.loads(path.read_text()), {**source(), "machine": machine(threads)}
     same = not now["dirty"] and all(earlier.get(key) == value for key, value in now.items())
     return earlier["rows"] if same else {}
-
-
-def source() -> dict[str, Any]:
-    """The commit, and whether files other than the results differ from it."""
-
-    def git(*command: str) -> str:
-        return subprocess.run(("git", *command), cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    return {"commit": git("rev-parse", "HEAD"), "dirty": git("status", "--porcelain", "--", ":!docs") != ""}
-
-
-def machine(threads: int) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", facts.get("Features", "")).split()
-    return {
-        "cpu": facts.get("model name", platform.machine()),
-        "instructions": [name for name in INSTRUCTIONS if name in flags],
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "jax": installed("jax"),
-    }
-
-
-def installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import goals, report
+from benchmarks import facts, goals, report
 from benchmarks.report import Goal, judged, ratio, reached
 
 
@@ -72,7 +72,7 @@ def test_rows_of_another_commit_are_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(goals, "source", lambda: source)
     results = tmp_path / "results.json"
     assert goals.kept_rows(results, 2) == {}
-    results.write_text(json.dumps({**source, "machine": goals.machine(2), "rows": {"memory": 1}}))
+    results.write_text(json.dumps({**source, "machine": facts.machine(2), "rows": {"memory": 1}}))
     assert goals.kept_rows(results, 2) == {"memory": 1}
     assert goals.kept_rows(results, 1) == {}, "other threads"
     for change in ({"commit": "b"}, {"dirty": True}):
