@@ -42,8 +42,10 @@ class Competitor:
 
         timer = threading.Timer(self.limit, stop)
         timer.start()
-        line = self.process.stdout.readline()
-        timer.cancel()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
         if not line:
             self.errors.seek(0)
             said = self.errors.read().strip().splitlines() or ["it ended without a word"]
@@ -69,21 +71,16 @@ def competitor(kind: str, name: str, work: Work, threads: int, limit: float = LI
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as errors:
         count = str(threads)
         settings = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NPROC": count, "GOMP_SPINCOUNT": "10000"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", kind, name, json.dumps(asdict(work))],
-            cwd=ROOT,
-            env=os.environ | settings | {"TORCHINDUCTOR_CACHE_DIR": cache},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            yield Competitor(process, errors, limit)
-        finally:
-            kill(process)
-            process.wait()
+        command = [sys.executable, "-m", "benchmarks.worker", kind, name, json.dumps(asdict(work))]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        environment = os.environ | settings | {"TORCHINDUCTOR_CACHE_DIR": cache}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes
+        ) as process:
+            try:
+                yield Competitor(process, errors, limit)
+            finally:
+                kill(process)
 
 
 def interleaved(
