@@ -10,12 +10,13 @@ import argparse
 import json
 import os
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import report
-from benchmarks.facts import machine, source
+from benchmarks.facts import foreign_seconds, machine, source
 from benchmarks.interleave import LIMIT, interleaved, peak_memory
 from benchmarks.work import Work
 from fastdraw.files import write_atomically
@@ -60,10 +61,12 @@ def main(arguments: list[str] | None = None) -> None:
         kind, work, competitors = ROWS[name]
         print(f"measuring {name}", file=sys.stderr, flush=True)
         chosen = [each for each in competitors if each not in PEERS or each in given.peers or kind in ("ops", "memory")]
+        start, foreign = time.monotonic(), foreign_seconds()
         if kind == "memory":
             row = peak_memory(chosen, work, given.rounds, given.threads)
         else:
             row = interleaved(kind, chosen, work, given.rounds, given.threads, given.limit)
+        row["foreign_cores"] = (foreign_seconds() - foreign) / (time.monotonic() - start)
         results["rows"][name] = row
         results["date"] = datetime.now(timezone.utc).date().isoformat()
         given.out.parent.mkdir(parents=True, exist_ok=True)

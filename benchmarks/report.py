@@ -116,6 +116,8 @@ def goals_table(rows: Mapping[str, Measured]) -> str:
             if goal.row == "ops":
                 absent += [op for op in rows["ops"]["left_out"] if op.startswith(goal.cases)]
             verdict = "reached" if reached(goal, value.middle) else "**not reached**"
+            if reached(goal, value.low) != reached(goal, value.high):
+                verdict += ", but the quartiles lie on both sides"
             cells.append(f"{verdict}, without {' and '.join(absent)}" if absent else verdict)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -158,12 +160,14 @@ def page(results: Mapping[str, Any]) -> str:
     machine = results["machine"]
     rows = results["rows"]
     rounds = {len(values) for row in rows.values() for cases in row["values"].values() for values in cases.values()}
+    foreign = max(row["foreign_cores"] for row in rows.values())
     facts = [
         f"{machine['cpu']} ({', '.join(machine['instructions'])}), {machine['cores']} cores, "
         f"{machine['threads']} threads each",
         f"torch {machine['torch']}, " + (f"JAX {machine['jax']}" if machine["jax"] else "JAX is not installed"),
         f"commit {results['commit']}{' with changes' if results['dirty'] else ''}",
         f"{results['date']}, rounds: {', '.join(str(count) for count in sorted(rounds))}",
+        f"cores busy with other people's work, on average over a row: at most {foreign:.2f}",
     ]
     tables = [goals_table(rows), medians_table(rows)]
     if "ops" in rows:

@@ -43,6 +43,11 @@ def test_goals_against_what_was_measured():
     }
 
 
+def test_a_spread_across_the_bound_is_told():
+    found = verdicts(mixed=row(ours=[0.9, 1.0, 1.3], equal=[1.0, 1.0, 1.0]))
+    assert set(found.values()) == {"reached, but the quartiles lie on both sides"}
+
+
 def test_the_faster_compiler_counts():
     measured = row(ours=[1.0], compile=[3.0], jax=[1.1])
     goal = next(goal for goal in report.GOALS if goal.over == report.COMPILERS)
