@@ -114,8 +114,8 @@ inline Tanh<A> tanh(A x) {
   return {std::copysign(-e.minus_one * inverse, x), 4 * e.value * inverse * inverse};
 }
 
-// The sum of term(k) over k < size. Blocks are added in double, so that rounding does not grow with the size. Terms go
-// through memory: compilers vectorise the end of a loop only where it is no reduction.
+// The sum of term(k) over k < size, in double, so that rounding does not grow with the size. Terms go through memory:
+// compilers vectorise the end of a loop only where it is no reduction.
 template <typename A, typename Term>
 inline double sum_blocks(int64_t size, const Term& term) {
   constexpr int64_t kBlock = 256;
@@ -125,10 +125,8 @@ inline double sum_blocks(int64_t size, const Term& term) {
     const int64_t count = std::min(kBlock, size - begin);
 #pragma omp simd
     for (int64_t k = 0; k < count; ++k) terms[k] = term(begin + k);
-    A sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < count; ++k) sum += terms[k];
-    total += static_cast<double>(sum);
+#pragma omp simd reduction(+ : total)
+    for (int64_t k = 0; k < count; ++k) total += static_cast<double>(terms[k]);
   }
   return total;
 }
