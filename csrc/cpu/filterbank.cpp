@@ -6,6 +6,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <bit>
+#include <cmath>
 #include <tuple>
 
 #include "cpu/simd.h"
@@ -23,8 +25,8 @@ double clamp(double x, double bound, bool& within) {
 // predictors know. They may run into the padding of a row. The loops count from 0: with a first pixel that is not
 // known, GCC takes an int32 index that may wrap around for a scattered access.
 struct Support {
-  int32_t begin, size, length;  // length: pixels of the row from `begin`
-  double mu;                    // from `begin`
+  int32_t begin, size;
+  double mu;  // from `begin`
 };
 
 // |u| from which e is 0: exp(-14.9^2 / 2) < 2^(-126 - kExponent), and exp(-40^2 / 2) is 0 in double.
@@ -40,20 +42,19 @@ inline Support support(const Axis& axis, double mu, int64_t ld) {
   const auto begin = static_cast<int32_t>(mu - width > 0 ? std::min(mu - width, length) : 0);
   const auto end = static_cast<int32_t>(mu + width + 1 < length ? std::max(mu + width + 1, 0.0) : length);
   const auto aligned = static_cast<int32_t>(begin / kRun * kRun);
-  return {
-      aligned, static_cast<int32_t>(std::min(round_up(end, kRun), ld)) - aligned,
-      static_cast<int32_t>(axis.length) - aligned, mu - aligned};
+  return {aligned, static_cast<int32_t>(std::min(round_up(end, kRun), ld)) - aligned, mu - aligned};
 }
 
 // e is kept 2^32 times too large, so that a filter far off the image, whose e are all below the least float, is as
 // exact as any other.
 constexpr int kExponent = 32;
+constexpr double kScale = static_cast<double>(1ull << kExponent);
 
 // f = e.
 inline void exponentials(const Support& at, double sigma, double* __restrict f) {
   for (int32_t a = 0; a < at.size; ++a) {
     const double u = (a - at.mu) / sigma;
-    f[a] = exp_nonpositive<kExponent>(u * u * -0.5).value;
+    f[a] = kScale * std::exp(u * u * -0.5);
   }
 }
 
@@ -80,14 +81,12 @@ inline void exponentials(const Support& at, double sigma, float* __restrict f) {
     }
 #pragma omp simd
     for (int32_t a = 0; a < size; ++a) {
-      const float two_n = std::bit_cast<float>((kBias - n[a]) << 23);
+      const float x = r[a], two_n = std::bit_cast<float>((kBias - n[a]) << 23);
       // (2^r - 1) / r: the least maximal relative error of 2^r at degree 5, 2e-9.
-      const float p =
-          ((((0x1.41fbbcp-13f * r[a] + 0x1.5f3e52p-10f) * r[a] + 0x1.3b2d4cp-7f) * r[a] + 0x1.c6aee8p-5f) * r[a] +
-           0x1.ebfbdcp-3f) *
-              r[a] +
-          0x1.62e430p-1f;
-      f[a] = two_n * (p * r[a]) + two_n;
+      float p = 0x1.41fbbcp-13f * x + 0x1.5f3e52p-10f;
+      p = (p * x + 0x1.3b2d4cp-7f) * x + 0x1.c6aee8p-5f;
+      p = (p * x + 0x1.ebfbdcp-3f) * x + 0x1.62e430p-1f;
+      f[a] = two_n * (p * x) + two_n;
     }
   }
 }
@@ -95,7 +94,6 @@ inline void exponentials(const Support& at, double sigma, float* __restrict f) {
 // Divides by the sum, and returns what part of it the row is.
 template <typename A>
 inline double normalise(const Support& at, double eps, A* __restrict f) {
-  constexpr double kScale = static_cast<double>(1ull << kExponent);
   A sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int32_t a = 0; a < at.size; ++a) sum += f[a];
@@ -113,19 +111,17 @@ inline double normalise(const Support& at, double eps, A* __restrict f) {
 // Loops over all rows, one after the other: what a row's sum waits for is then hidden by the next row.
 template <typename A>
 inline void filter_all(const Axis& axis, double eps, A* f, int64_t ld, double* sums) {
-  const auto padded = [&](int64_t i) { return support<A>(axis, axis.mu(i), ld); };
   for (int64_t i = 0; i < axis.n; ++i) {
     A* row = f + i * ld;
-    const Support at = padded(i);
+    const Support at = support<A>(axis, axis.mu(i), ld);
     std::fill_n(row, at.begin, A(0));
     exponentials(at, axis.sigma, row + at.begin);
     const int64_t end = std::min<int64_t>(at.begin + at.size, axis.length);
     std::fill_n(row + end, ld - end, A(0));
   }
+  const double nan = (axis.centre + axis.delta + axis.sigma) * 0;  // 0, or NaN, which the exponentials lose
   for (int64_t i = 0; i < axis.n; ++i) {
-    const Support at = padded(i);
-    // NaN: the exponentials have lost it.
-    const double nan = (axis.centre + axis.delta + axis.sigma) * 0;
+    const Support at = support<A>(axis, axis.mu(i), ld);
     sums[i] = normalise(at, eps + nan, f + i * ld + at.begin);
   }
 }
@@ -160,7 +156,7 @@ inline void add_gradients(
     mu[i] = axis.mu(row + i);
   }
   Vector pixel = {0, 1, 2, 3};
-  for (int64_t a = 0; a < ld; a += 4, pixel += 4) {
+  for (int64_t a = 0; a < ld; a += 4, pixel += 4.0) {
     for (int i = 0; i < R; ++i) {
       widened(f, i, a, fi), widened(df, i, a, dfi);
       const Vector u = (pixel - mu[i]) * inverse_sigma, term = u * fi * (dfi - mean_i[i]);

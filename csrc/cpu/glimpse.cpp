@@ -237,7 +237,7 @@ class SampleInput {
     const auto& [_, channel, row, column] = input.strides;
     in_place_ = element_size(input.dtype) == sizeof(A) && (columns == 1 || column == 1) &&
         (rows == 1 || row == columns) && (C == 1 || channel == rows * columns);
-    if (!in_place_) scratch_.resize(static_cast<size_t>(C * rows * columns));
+    if (!in_place_ && input.data != nullptr) scratch_.resize(static_cast<size_t>(C * rows * columns));
   }
 
   const A* operator()(int64_t b) {

@@ -19,7 +19,7 @@
 
 namespace fastdraw {
 
-// e^x = value 2^exponent and e^x - 1, each with full relative accuracy.
+// e^x and e^x - 1, each with full relative accuracy.
 template <typename A>
 struct Exp {
   A value, minus_one;
@@ -44,22 +44,16 @@ inline Reduced reduce(float x) {
   return {std::bit_cast<uint32_t>(shifted), r + r * r * p};
 }
 
-// For x <= 0. A value below 2^-126, the least normal number, is 0. A fixed exponent moves that bound down to
-// 2^(-126 - exponent).
-template <int exponent = 0>
+// For x <= 0. A value below 2^-126, the least normal number, is 0.
 inline Exp<float> exp_nonpositive(float x) {
-  constexpr float kLeast = -0.693147f * (126 + exponent);
+  constexpr float kLeast = -0.693147f * 126;
   const auto [shifted, q] = reduce(x);
-  const float two_n = std::bit_cast<float>((shifted << 23) + ((127u + exponent) << 23));
+  const float two_n = std::bit_cast<float>((shifted << 23) + (127u << 23));
   const bool tiny = x < kLeast;  // false for NaN, which runs through
   return {tiny ? 0.0f : two_n * q + two_n, tiny ? -1.0f : two_n * q + (two_n - 1.0f)};
 }
 
-template <int exponent = 0>
-inline Exp<double> exp_nonpositive(double x) {
-  constexpr double two_n = static_cast<double>(1ull << exponent);
-  return {two_n * std::exp(x), std::expm1(x)};
-}
+inline Exp<double> exp_nonpositive(double x) { return {std::exp(x), std::expm1(x)}; }
 
 inline float power_of_two(int32_t n) { return std::bit_cast<float>(static_cast<uint32_t>(n + 127) << 23); }
 
