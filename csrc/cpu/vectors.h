@@ -30,19 +30,18 @@ inline void shuffle(const V& a, const V& b, V& to) {
 #endif
 }
 
-// sum[i] = the sum of the lanes of x[i]: pairs of vectors are interleaved and added, twice, and then the two halves.
+// sum[i] = the sum of the lanes of x[i]: halves, quarters and eighths of two vectors side by side are added up.
 inline void sum_lanes(const Vectors<float>::Value (&x)[4], Vectors<float>::Four& sum) {
   Vectors<float>::Value pair[2], low, high;
   for (int k = 0; k < 2; ++k) {
-    shuffle<0, 8, 1, 9, 4, 12, 5, 13>(x[2 * k], x[2 * k + 1], low);
-    shuffle<2, 10, 3, 11, 6, 14, 7, 15>(x[2 * k], x[2 * k + 1], high);
+    shuffle<0, 1, 2, 3, 8, 9, 10, 11>(x[2 * k], x[2 * k + 1], low);
+    shuffle<4, 5, 6, 7, 12, 13, 14, 15>(x[2 * k], x[2 * k + 1], high);
     pair[k] = low + high;
   }
-  shuffle<0, 1, 8, 9, 4, 5, 12, 13>(pair[0], pair[1], low);
-  shuffle<2, 3, 10, 11, 6, 7, 14, 15>(pair[0], pair[1], high);
+  shuffle<0, 8, 1, 9, 4, 12, 5, 13>(pair[0], pair[1], low);
+  shuffle<2, 10, 3, 11, 6, 14, 7, 15>(pair[0], pair[1], high);
   low += high;
-  const auto* half = reinterpret_cast<const Vectors<float>::FourInMemory*>(&low);
-  sum = half[0] + half[1];
+  sum = Vectors<float>::Four{low[0], low[4], low[1], low[5]} + Vectors<float>::Four{low[2], low[6], low[3], low[7]};
 }
 inline void sum_lanes(const Vectors<double>::Value (&x)[4], Vectors<double>::Four& sum) {
   Vectors<double>::Value pair[2], low, high;
