@@ -161,12 +161,6 @@ int64_t record_width(const Sizes& at) {
   return Record<A>().place(nullptr, 1, at);
 }
 
-template <typename A>
-void check_saved(const Arguments& given, const Tensor& saved) {
-  const Sizes& at = given.sizes;
-  check_tensor("draw_rollout", "saved", saved, compute_dtype<A>, {at.T * at.B, record_width<A>(at)});
-}
-
 // Samples in the order of their steps, most first, so that those that take part in a step are always the first ones.
 class Schedule {
   std::vector<int64_t> steps_, count_, first_;
@@ -182,6 +176,15 @@ class Schedule {
   int64_t rows() const;                      // of all steps
   std::vector<int64_t> rows_before() const;  // for every row, that of the sample's step before; -1: none
 };
+
+// Rows of all steps that are taken fit into what is saved.
+template <typename A>
+void check_saved(const Arguments& given, const Tensor& saved) {
+  const Sizes& at = given.sizes;
+  check_tensor("draw_rollout", "saved", saved, compute_dtype<A>, {saved.size(0), record_width<A>(at)});
+  const int64_t rows = Schedule(at, given.steps, true).rows();
+  STD_TORCH_CHECK(saved.size(0) >= rows, "draw_rollout: saved must have ", rows, " rows, got ", saved.size(0));
+}
 
 // Every stride-th place from `begin` on: what one thread takes through all steps.
 struct Group {

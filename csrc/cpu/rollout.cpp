@@ -80,9 +80,10 @@ class Forward : Recurrence<A> {
   Output kl_, frames_;
 
  public:
-  Forward(const Arguments& given, bool keep, A* saved) : Base(given, keep), weights_(given, columns_) {
-    record_.place(saved, keep ? at_.T * at_.B : std::min<int64_t>(at_.T, 2) * at_.B, at_);
-    if (keep) record_.zero_rows(schedule_.rows(), at_.T * at_.B);
+  // rows: how many fit into `saved`.
+  Forward(const Arguments& given, bool keep, A* saved, int64_t rows) : Base(given, keep), weights_(given, columns_) {
+    record_.place(saved, rows, at_);
+    if (keep) record_.zero_rows(schedule_.rows(), rows);
   }
 
   // nll (B,) and kl (T, B) with an encoder; canvas (B, C, H, W) or frames (T, B, C, H, W).
@@ -220,17 +221,22 @@ class Forward : Recurrence<A> {
   }
 };
 
+// The shape of what is kept for a backward pass; no rows where there will be none.
+struct Saved {
+  int64_t rows, width;
+};
+
 template <typename A>
-std::vector<Tensor> run_forward(const Arguments& given, bool frames, int64_t saved_width) {
+std::vector<Tensor> run_forward(const Arguments& given, bool frames, const Saved& keep) {
   const Tensor& noise = *given.noise;
   const Sizes& at = given.sizes;
-  const bool keep = saved_width > 0;
-  const Tensor saved = torch::stable::new_empty(noise, {keep ? at.T * at.B : 0, saved_width}, compute_dtype<A>);
-  const int64_t elements = record_width<A>(at) * (keep ? at.T * at.B : std::min<int64_t>(at.T, 2) * at.B);
-  const Buffer<A> passing(keep ? 0 : elements);
-  if (keep) check_saved<A>(given, saved);
-  use_huge_pages(saved.mutable_data_ptr(), keep ? elements * sizeof(A) : 0);
-  Forward<A> forward(given, keep, keep ? static_cast<A*>(saved.mutable_data_ptr()) : passing.get());
+  const Tensor saved = torch::stable::new_empty(noise, {keep.rows, keep.width}, compute_dtype<A>);
+  if (keep.width > 0) check_saved<A>(given, saved);
+  const int64_t rows = keep.width > 0 ? keep.rows : std::min<int64_t>(at.T, 2) * at.B;
+  const Buffer<A> passing(keep.width > 0 ? 0 : rows * record_width<A>(at));
+  A* const record = keep.width > 0 ? static_cast<A*>(saved.mutable_data_ptr()) : passing.get();
+  use_huge_pages(record, static_cast<size_t>(rows * record_width<A>(at)) * sizeof(A));
+  Forward<A> forward(given, keep.width > 0, record, rows);
   if (!at.encoder) {
     const Tensor canvas =
         frames ? new_empty(noise, {at.T, at.B, at.C, at.H, at.W}) : new_empty(noise, {at.B, at.C, at.H, at.W});
@@ -247,9 +253,9 @@ std::vector<Tensor> run_forward(const Arguments& given, bool frames, int64_t sav
 void draw_rollout(StableIValue* stack, uint64_t, uint64_t) {
   Stack from(stack);
   const Arguments given = take_arguments("draw_rollout", from, true);
-  const int64_t saved_width = from.integer();
+  const Saved keep{from.integer(), from.integer()};
   with_compute_type("draw_rollout", given.dtype, [&](auto compute) {
-    give(stack, run_forward<decltype(compute)>(given, false, saved_width));
+    give(stack, run_forward<decltype(compute)>(given, false, keep));
   });
 }
 
@@ -257,9 +263,9 @@ void draw_generate(StableIValue* stack, uint64_t, uint64_t) {
   Stack from(stack);
   const Arguments given = take_arguments("draw_generate", from, false);
   const bool frames = from.flag();
-  const int64_t saved_width = from.integer();
+  const Saved keep{from.integer(), from.integer()};
   with_compute_type("draw_generate", given.dtype, [&](auto compute) {
-    give(stack, run_forward<decltype(compute)>(given, frames, saved_width));
+    give(stack, run_forward<decltype(compute)>(given, frames, keep));
   });
 }
 

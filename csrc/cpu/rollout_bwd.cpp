@@ -154,7 +154,7 @@ template <typename A>
 class Backward : Recurrence<A> {
   using Base = Recurrence<A>;
   using Base::at_, Base::columns_, Base::options_, Base::record_, Base::schedule_, Base::given_;
-  const BackwardWeights<A> weights_;
+  std::optional<BackwardWeights<A>> weights_;
   const Parts from_dec_gaps_, written_gaps_;
   const Input<1> dnll_;
   const Input<2> dkl_;
@@ -167,9 +167,9 @@ class Backward : Recurrence<A> {
   Output dnoise_;
 
  public:
-  Backward(const Arguments& given, A* saved, const Input<1>& dnll, const Input<2>& dkl, const Wanted& wanted)
+  Backward(const Arguments& given, const Tensor& saved, const Input<1>& dnll, const Input<2>& dkl, const Wanted& wanted)
       : Base(given, true),
-        weights_(given, columns_),
+        weights_(std::in_place, given, columns_),
         from_dec_gaps_(from_dec_gaps(at_, columns_)),
         written_gaps_(written_gaps(at_, columns_)),
         dnll_(dnll),
@@ -192,7 +192,7 @@ class Backward : Recurrence<A> {
         dvalues_(1, at_.B * at_.L * at_.D),
         dalign_v_(at_.B, at_.A),
         dimage_(wanted.image ? at_.B : 0, at_.pixels()) {
-    record_.place(saved, at_.T * at_.B, at_);
+    record_.place(static_cast<A*>(saved.mutable_data_ptr()), saved.size(0), at_);
   }
 
   // dcanvas (B, C, H, W), or of the frames (T, B, C, H, W).
@@ -205,13 +205,14 @@ class Backward : Recurrence<A> {
       // What flows into the learned states before the first step.
       const int64_t n = group.count(schedule_.count(0)), row = this->row(0, group.begin);
       this->multiply(
-          group, n, dfrom_dec_.row(row), dfrom_dec_.ld, weights_.from_dec, 0, at_.U, nullptr, dh_dec_.row(group.begin),
+          group, n, dfrom_dec_.row(row), dfrom_dec_.ld, weights_->from_dec, 0, at_.U, nullptr, dh_dec_.row(group.begin),
           dh_dec_.ld());
       if (!at_.encoder) return;
       this->multiply(
-          group, n, dfrom_dec_.row(row) + columns_.enc, dfrom_dec_.ld, weights_.enc, columns_.h_enc, at_.U, nullptr,
+          group, n, dfrom_dec_.row(row) + columns_.enc, dfrom_dec_.ld, weights_->enc, columns_.h_enc, at_.U, nullptr,
           dh_enc_.row(group.begin), dh_enc_.ld());
     });
+    weights_.reset();  // makes room for their gradients
   }
 
   // Gradients of the weights, in their order; nothing for those that take no part.
@@ -364,32 +365,32 @@ class Backward : Recurrence<A> {
       unwrite(t, place, by, dframes);
     });
     this->multiply(
-        group, n, dwritten_.row(row), dwritten_.ld, weights_.written, 0, at_.U, nullptr, own(dh_dec_), dh_dec_.ld());
+        group, n, dwritten_.row(row), dwritten_.ld, weights_->written, 0, at_.U, nullptr, own(dh_dec_), dh_dec_.ld());
     this->multiply(
-        group, next, dfrom_dec_.row(row_next), dfrom_dec_.ld, weights_.from_dec, 0, at_.U, nullptr, own(dh_dec_),
+        group, next, dfrom_dec_.row(row_next), dfrom_dec_.ld, weights_->from_dec, 0, at_.U, nullptr, own(dh_dec_),
         dh_dec_.ld(), true);
     this->for_samples(group, n, 40 * at_.U, [&](int64_t place, auto&) {
       unstep(t, place, columns_.dec, record_.c_dec, dh_dec_, dc_dec_);
     });
     this->multiply(
-        group, n, dfrom_dec_.row(row) + columns_.dec, dfrom_dec_.ld, weights_.dec, 0, at_.Z + at_.D, nullptr, own(dzy_),
-        dzy_.ld());
+        group, n, dfrom_dec_.row(row) + columns_.dec, dfrom_dec_.ld, weights_->dec, 0, at_.Z + at_.D, nullptr,
+        own(dzy_), dzy_.ld());
     this->for_samples(group, n, 20 * at_.L * at_.A + 50 * at_.Z, [&](int64_t place, auto& by) {
       unattend(t, place, by);
       unsample(t, place, by);
     });
     if (!at_.encoder) return;
     this->multiply(
-        group, n, dposterior_.row(row), dposterior_.ld, weights_.posterior, 0, at_.U, nullptr, own(dh_enc_),
+        group, n, dposterior_.row(row), dposterior_.ld, weights_->posterior, 0, at_.U, nullptr, own(dh_enc_),
         dh_enc_.ld());
     this->multiply(
-        group, next, dfrom_dec_.row(row_next) + columns_.enc, dfrom_dec_.ld, weights_.enc, columns_.h_enc, at_.U,
+        group, next, dfrom_dec_.row(row_next) + columns_.enc, dfrom_dec_.ld, weights_->enc, columns_.h_enc, at_.U,
         nullptr, own(dh_enc_), dh_enc_.ld(), true);
     this->for_samples(group, n, 40 * at_.U, [&](int64_t place, auto&) {
       unstep(t, place, columns_.enc, record_.c_enc, dh_enc_, dc_enc_);
     });
     this->multiply(
-        group, n, dfrom_dec_.row(row) + columns_.enc, dfrom_dec_.ld, weights_.enc, 0, at_.glimpse(), nullptr,
+        group, n, dfrom_dec_.row(row) + columns_.enc, dfrom_dec_.ld, weights_->enc, 0, at_.glimpse(), nullptr,
         own(dglimpse_), dglimpse_.ld());
     this->for_samples(
         group, n, 3 * this->glimpse_cost(2 * at_.n_read), [&](int64_t place, auto& by) { unread(t, place, by); });
@@ -491,9 +492,7 @@ std::vector<Tensor> run_backward(
   const Tensor& noise = *given.noise;
   const Sizes& at = given.sizes;
   check_saved<A>(given, saved);
-  Backward<A> backward(
-      given, static_cast<A*>(saved.mutable_data_ptr()), dnll ? Input<1>(*dnll) : Input<1>(),
-      dkl ? Input<2>(*dkl) : Input<2>(), wanted);
+  Backward<A> backward(given, saved, dnll ? Input<1>(*dnll) : Input<1>(), dkl ? Input<2>(*dkl) : Input<2>(), wanted);
   std::vector<Tensor> results;
   const Tensor dimage = wanted.image ? new_empty(noise, {at.B, at.C, at.H, at.W}) : new_empty(noise, {0});
   const Tensor dlabels = wanted.labels ? new_empty(noise, {at.B, at.L, at.D}) : new_empty(noise, {0});

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import reference
 from ..checks import check_counts, check_tensors, check_window_options
@@ -98,8 +99,8 @@ def draw_rollout(
             **options,
         )
     tensors = noise, image, labels, lengths, steps, *_lower(weights)
-    width = _saved_width(tensors, n_read or 0, n_write or 0, encoder=True)
-    return DrawOutput(*_draw_rollout(*tensors, n_read or 0, n_write or 0, *_flat(options), width)[:3])
+    saved = _saved_shape(tensors, n_read or 0, n_write or 0, encoder=True)
+    return DrawOutput(*_draw_rollout(*tensors, n_read or 0, n_write or 0, *_flat(options), *saved)[:3])
 
 
 def draw_generate(
@@ -144,8 +145,8 @@ def draw_generate(
             **options,
         )
     tensors = noise, labels, lengths, steps, *_lower(weights)
-    width = _saved_width(tensors, 0, n_write or 0, encoder=False)
-    return _draw_generate(*tensors, n_write or 0, *_flat(options), frames, width)[0]
+    saved = _saved_shape(tensors, 0, n_write or 0, encoder=False)
+    return _draw_generate(*tensors, n_write or 0, *_flat(options), frames, *saved)[0]
 
 
 def _steps_one_by_one(op: Op, noise: Tensor) -> bool:
@@ -285,10 +286,10 @@ def _compute_dtype(noise: Tensor) -> torch.dtype:
     return torch.float64 if noise.dtype == torch.float64 else torch.float32
 
 
-def _saved_width(tensors: Sequence[Tensor | None], n_read: int, n_write: int, encoder: bool) -> int:
-    """Elements that the forward pass keeps of every sample and step (`Record` in csrc/cpu/recurrence.h); 0: none."""
+def _saved_shape(tensors: Sequence[Tensor | None], n_read: int, n_write: int, encoder: bool) -> tuple[int, int]:
+    """Of what the forward pass keeps: a row for every step of a sample (`Record` in csrc/cpu/recurrence.h), or none."""
     if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors):
-        return 0
+        return 0, 0
     noise, labels = tensors[0], tensors[2 if encoder else 1]
     weights = DrawWeights(*tensors[-len(DrawWeights._fields) :])
     panel = 64 // _compute_dtype(noise).itemsize
@@ -302,10 +303,13 @@ def _saved_width(tensors: Sequence[Tensor | None], n_read: int, n_write: int, en
     patch = channels * n_write**2 or pixels
     from_dec = width(scores, 2 * latent, 4 * units)
     others = width(latent + items, patch, 5 if n_write else 0, units, units, pixels)
-    if not encoder:
-        return from_dec + others
-    glimpse = 2 * (channels * n_read**2 or pixels)
-    return from_dec + others + width(5 if n_read else 0, 4 * units, glimpse, units, 2 * latent, units, units)
+    total = from_dec + others
+    if encoder:
+        glimpse = 2 * (channels * n_read**2 or pixels)
+        total += width(5 if n_read else 0, 4 * units, glimpse, units, 2 * latent, units, units)
+    steps = tensors[4 if encoder else 3]
+    known = steps is not None and not (torch.compiler.is_compiling() or isinstance(steps, FakeTensor))
+    return int(steps.sum()) if known else noise.shape[0] * noise.shape[1], total
 
 
 def _reference_rollout(noise, image, labels, lengths, steps, *rest):
@@ -358,21 +362,20 @@ def _reference_generate_bwd(dcanvas, saved, noise, *rest):
     return tuple(_or_empty(gradient, wanted, noise) for gradient, wanted in found)
 
 
-def _fake_saved(noise, width):
-    rows = noise.shape[0] * noise.shape[1] if width else 0
+def _fake_saved(noise, rows, width):
     return noise.new_empty(rows, width, dtype=_compute_dtype(noise))
 
 
 def _fake_rollout(noise, image, labels, lengths, steps, *rest):
     steps_taken, batch, _latent = noise.shape
     nll, kl = noise.new_empty(batch), noise.new_empty(steps_taken, batch)
-    return nll, kl, noise.new_empty(image.shape), _fake_saved(noise, rest[-1])
+    return nll, kl, noise.new_empty(image.shape), _fake_saved(noise, *rest[-2:])
 
 
 def _fake_generate(noise, labels, lengths, steps, *rest):
-    canvas0, (frames, width) = DrawWeights(*rest[:WEIGHTS]).canvas0, rest[-2:]
+    canvas0, (frames, *saved) = DrawWeights(*rest[:WEIGHTS]).canvas0, rest[-3:]
     shape = (noise.shape[1], *canvas0.shape)
-    return noise.new_empty((noise.shape[0], *shape) if frames else shape), _fake_saved(noise, width)
+    return noise.new_empty((noise.shape[0], *shape) if frames else shape), _fake_saved(noise, *saved)
 
 
 def _fake_gradients(noise, weights, labels, n_read, n_write, encoder):
@@ -410,7 +413,7 @@ def _backward_rollout(bwd, grads, tensors, scalars, needs):
     noise, image, labels, _lengths, _steps, *weights = tensors
     shapes = noise.shape[1:2], noise.shape[:2], image.shape
     grads = [noise.new_zeros(shape) if g is None else g for g, shape in zip(grads, shapes, strict=True)]
-    found = bwd(*grads, saved, *tensors, *scalars[:-1], needs[1], needs[2], needs[0])
+    found = bwd(*grads, saved, *tensors, *scalars[:-2], needs[1], needs[2], needs[0])
     dimage, dlabels, dnoise, *dweights = _none_if_empty(found, (image, labels, noise, *weights))
     return dnoise, dimage, dlabels, None, None, *dweights
 
@@ -418,9 +421,9 @@ def _backward_rollout(bwd, grads, tensors, scalars, needs):
 def _backward_generate(bwd, grads, tensors, scalars, needs):
     *tensors, saved = tensors
     noise, labels, _lengths, _steps, *weights = tensors
-    shape = noise.shape[0 if scalars[-2] else 1 : 2] + DrawWeights(*weights).canvas0.shape  # of frames, or a canvas
+    shape = noise.shape[0 if scalars[-3] else 1 : 2] + DrawWeights(*weights).canvas0.shape  # of frames, or a canvas
     grads = [noise.new_zeros(shape) if g is None else g for g in grads]
-    found = bwd(*grads, saved, *tensors, *scalars[:-1], needs[1], needs[0])
+    found = bwd(*grads, saved, *tensors, *scalars[:-2], needs[1], needs[0])
     dlabels, dnoise, *dweights = _none_if_empty(found, (labels, noise, *weights))
     return dnoise, dlabels, None, None, *dweights
 
@@ -440,7 +443,7 @@ _draw_rollout = Op(
     _reference_rollout,
     Native(
         frozenset({"cpu"}),
-        f"({_ROLLOUT}, int saved_width) -> (Tensor nll, Tensor kl, Tensor canvas, Tensor saved)",
+        f"({_ROLLOUT}, int saved_rows, int saved_width) -> (Tensor nll, Tensor kl, Tensor canvas, Tensor saved)",
         f"(Tensor dnll, Tensor dkl, Tensor dcanvas, Tensor saved, {_ROLLOUT}, bool need_dimage, bool need_dlabels,"
         f" bool need_dnoise) -> (Tensor dimage, Tensor dlabels, Tensor dnoise{_GRADIENTS})",
         _fake_rollout,
@@ -458,7 +461,7 @@ _draw_generate = Op(
     _reference_generate,
     Native(
         frozenset({"cpu"}),
-        f"({_GENERATE}, int saved_width) -> (Tensor canvas, Tensor saved)",
+        f"({_GENERATE}, int saved_rows, int saved_width) -> (Tensor canvas, Tensor saved)",
         f"(Tensor dcanvas, Tensor saved, {_GENERATE}, bool need_dlabels, bool need_dnoise)"
         f" -> (Tensor dlabels, Tensor dnoise{_GRADIENTS})",
         _fake_generate,
