@@ -98,8 +98,8 @@ def draw_rollout(
             step_ops=_STEP,
             **options,
         )
+    saved = _saved_shape(weights, noise, image, labels, steps, n_read, n_write)
     tensors = noise, image, labels, lengths, steps, *_lower(weights)
-    saved = _saved_shape(tensors, n_read or 0, n_write or 0, encoder=True)
     return DrawOutput(*_draw_rollout(*tensors, n_read or 0, n_write or 0, *_flat(options), *saved)[:3])
 
 
@@ -144,8 +144,8 @@ def draw_generate(
             step_ops=_STEP,
             **options,
         )
+    saved = _saved_shape(weights, noise, None, labels, steps, None, n_write)
     tensors = noise, labels, lengths, steps, *_lower(weights)
-    saved = _saved_shape(tensors, 0, n_write or 0, encoder=False)
     return _draw_generate(*tensors, n_write or 0, *_flat(options), frames, *saved)[0]
 
 
@@ -156,7 +156,8 @@ def _steps_one_by_one(op: Op, noise: Tensor) -> bool:
 
 def _lower(weights: DrawWeights) -> DrawWeights:
     """Under autocast, cast the matrices; what is added up over the steps keeps its digits."""
-    return DrawWeights(*(autocast.to_lower(w)[0] if w is not None and w.dim() == 2 else w for w in weights))
+    lowered: list[Any] = [autocast.to_lower(w)[0] if w is not None and w.dim() == 2 else w for w in weights]
+    return DrawWeights(*lowered)
 
 
 def _check_options(op: str, options: dict[str, Any]) -> None:
@@ -286,12 +287,19 @@ def _compute_dtype(noise: Tensor) -> torch.dtype:
     return torch.float64 if noise.dtype == torch.float64 else torch.float32
 
 
-def _saved_shape(tensors: Sequence[Tensor | None], n_read: int, n_write: int, encoder: bool) -> tuple[int, int]:
+def _saved_shape(
+    weights: DrawWeights,
+    noise: Tensor,
+    image: Tensor | None,
+    labels: Tensor | None,
+    steps: Tensor | None,
+    n_read: int | None,
+    n_write: int | None,
+) -> tuple[int, int]:
     """Of what the forward pass keeps: a row for every step of a sample (`Record` in csrc/cpu/recurrence.h), or none."""
+    tensors = noise, image, labels, *weights
     if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors):
         return 0, 0
-    noise, labels = tensors[0], tensors[2 if encoder else 1]
-    weights = DrawWeights(*tensors[-len(DrawWeights._fields) :])
     panel = 64 // _compute_dtype(noise).itemsize
 
     def width(*parts: int) -> int:
@@ -299,17 +307,16 @@ def _saved_shape(tensors: Sequence[Tensor | None], n_read: int, n_write: int, en
 
     channels, height, wide = weights.canvas0.shape
     pixels, units, latent = channels * height * wide, weights.dec_hh.shape[1], noise.shape[2]
-    items, scores = (labels.shape[2], weights.align_v.shape[0]) if labels is not None else (0, 0)
-    patch = channels * n_write**2 or pixels
-    from_dec = width(scores, 2 * latent, 4 * units)
-    others = width(latent + items, patch, 5 if n_write else 0, units, units, pixels)
-    total = from_dec + others
-    if encoder:
-        glimpse = 2 * (channels * n_read**2 or pixels)
+    items = 0 if labels is None else labels.shape[2]
+    scores = 0 if labels is None or weights.align_v is None else weights.align_v.shape[0]
+    patch = channels * n_write**2 if n_write else pixels
+    total = width(scores, 2 * latent, 4 * units, latent + items, patch, 5 if n_write else 0, units, units, pixels)
+    if image is not None:
+        glimpse = 2 * (channels * n_read**2 if n_read else pixels)
         total += width(5 if n_read else 0, 4 * units, glimpse, units, 2 * latent, units, units)
-    steps = tensors[4 if encoder else 3]
-    known = steps is not None and not (torch.compiler.is_compiling() or isinstance(steps, FakeTensor))
-    return int(steps.sum()) if known else noise.shape[0] * noise.shape[1], total
+    if steps is None or torch.compiler.is_compiling() or isinstance(steps, FakeTensor):
+        return noise.shape[0] * noise.shape[1], total
+    return int(steps.sum()), total
 
 
 def _reference_rollout(noise, image, labels, lengths, steps, *rest):
