@@ -213,7 +213,7 @@ FASTDRAW_CLONES void error_image_bwd(
 }
 
 int64_t groups_for(int64_t B) {
-  constexpr int64_t kRows = 16;  // with fewer, reading the weights takes as long as multiplying
+  constexpr int64_t kRows = 8;  // with fewer, reading the weights takes longer than multiplying
   const int64_t threads = torch::stable::get_num_threads();
   return B >= kRows * threads ? threads : 1;
 }
