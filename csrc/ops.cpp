@@ -15,7 +15,7 @@ std::string rollout_tensors(const std::string& image) {
   return text;
 }
 const std::string kOptions =
-    "int n_write, bool tanh_prior, bool standard_first, bool log_variance, bool per_axis, float eps";
+    "int n_write, bool tanh_prior, bool standard_first, bool log_variance, bool per_axis, float eps, bool bfloat16";
 
 std::string gradients(const std::string& others) {
   std::string text = others;

@@ -1,11 +1,14 @@
 #include "cpu/gemm.h"
 
 #include <algorithm>
+#include <bit>
+
+#include "cpu/simd.h"
 
 namespace fastdraw {
 namespace {
 
-constexpr int64_t kBlock = 512;  // of k: a panel of so many lines is 32 KiB, an L1 cache
+constexpr int64_t kBlock = 512;  // lines: so many of a panel are 32 KiB, an L1 cache
 constexpr int kMaxRows = 6;      // of a tile
 
 template <typename A, int bytes>
@@ -16,12 +19,12 @@ struct VectorOf {
 };
 
 // One tile: c (rows, panels) = init + a (rows, K) x b (K, panels).
-template <typename A>
+template <typename A, typename P>
 struct TileArguments {
   int64_t K;
   const A* a;
   int64_t row, step;  // elements from a row of a to the next, and from one k to the next
-  const A* b;
+  const P* b;
   int64_t panel;  // elements from a panel of b to the next
   A* c;
   int64_t ldc;
@@ -29,9 +32,21 @@ struct TileArguments {
   int64_t ld_init;
 };
 
+// x = columns of a line, at the first or the second k that it holds.
+template <typename Vector>
+[[gnu::always_inline]] inline void load_line(const auto* b, int, Vector& x) {
+  x = *reinterpret_cast<const Vector*>(b);
+}
+template <typename Vector>
+[[gnu::always_inline]] inline void load_line(const Pair* b, int k, Vector& x) {
+  using Pairs = typename VectorOf<Pair, sizeof(Vector)>::Type;
+  const Pairs pairs = *reinterpret_cast<const Pairs*>(b);
+  x = reinterpret_cast<Vector>(k == 0 ? pairs << 16 : pairs & 0xffff0000u);
+}
+
 // rows x panels of c stay in registers.
-template <int bytes, int rows, int count, typename A>
-[[gnu::always_inline]] inline void tile(const TileArguments<A>& at) {
+template <int bytes, int rows, int count, typename A, typename P>
+[[gnu::always_inline]] inline void tile(const TileArguments<A, P>& at) {
   using V = VectorOf<A, bytes>;
   using Vector = typename V::Type;
   constexpr int kVectors = count * V::kPerPanel;
@@ -41,35 +56,44 @@ template <int bytes, int rows, int count, typename A>
       sum[m][v] = at.init ? *reinterpret_cast<const Vector*>(at.init + m * at.ld_init + v * V::kLanes) : Vector{};
     }
   }
-  const A *a = at.a, *b = at.b;
+  const A* a = at.a;
+  const P* b = at.b;
   const int64_t row = at.row, step = at.step, panel = at.panel;
-#pragma GCC unroll 2
-  for (int64_t k = 0; k < at.K; ++k) {
+  const auto multiply_add = [&](int k) __attribute__((always_inline)) {
     Vector x[kVectors];
     for (int v = 0; v < kVectors; ++v) {
-      x[v] = *reinterpret_cast<const Vector*>(b + v / V::kPerPanel * panel + v % V::kPerPanel * V::kLanes);
+      load_line(b + v / V::kPerPanel * panel + v % V::kPerPanel * V::kLanes, k, x[v]);
     }
     for (int m = 0; m < rows; ++m) {
       const A s = a[m * row];
       for (int v = 0; v < kVectors; ++v) sum[m][v] += s * x[v];
     }
     a += step;
-    b += kPanel<A>;
+  };
+#pragma GCC unroll 2
+  for (int64_t line = 0; line < at.K / kDepth<P>; ++line) {
+    for (int k = 0; k < kDepth<P>; ++k) {
+      multiply_add(k);
+      // Compilers that knew that it is the same line would keep it, and sums would leave the registers.
+      if constexpr (kDepth<P> > 1) asm("" : "+r"(b));
+    }
+    b += kPanel<P>;
   }
+  if (at.K % kDepth<P> > 0) multiply_add(0);  // there is no element of a for the second half
   for (int m = 0; m < rows; ++m) {
     for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Vector*>(at.c + m * at.ldc + v * V::kLanes) = sum[m][v];
   }
 }
 
-template <typename A>
-using Tile = void (*)(const TileArguments<A>&);
+template <typename A, typename P>
+using Tile = void (*)(const TileArguments<A, P>&);
 
 // The tiles of one instruction set: for every number of rows, one panel at a time and as many as its registers hold.
-template <typename A>
+template <typename A, typename P>
 struct Tiles {
   int max_rows;
   int wide[kMaxRows + 1];  // panels of the wide tile
-  Tile<A> one[kMaxRows + 1], many[kMaxRows + 1];
+  Tile<A, P> one[kMaxRows + 1], many[kMaxRows + 1];
 };
 
 // Accumulators for `rows` rows of one panel fill a part of the registers; more panels fill the rest.
@@ -78,21 +102,28 @@ constexpr int panels_of(int accumulators, int bytes, int rows) {
   return fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
 }
 
-#define FASTDRAW_TILES(name, bytes, accumulators, target)                    \
-  template <int rows, int count, typename A>                                 \
-  target void tile_##name(const TileArguments<A>& at) {                      \
-    tile<bytes, rows, count>(at);                                            \
-  }                                                                          \
-  template <typename A, int rows = 1>                                        \
-  void fill_##name(Tiles<A>& tiles) {                                        \
-    if constexpr (rows <= kMaxRows && rows * (64 / bytes) <= accumulators) { \
-      constexpr int count = panels_of(accumulators, bytes, rows);            \
-      tiles.max_rows = rows;                                                 \
-      tiles.wide[rows] = count;                                              \
-      tiles.one[rows] = tile_##name<rows, 1, A>;                             \
-      tiles.many[rows] = tile_##name<rows, count, A>;                        \
-      fill_##name<A, rows + 1>(tiles);                                       \
-    }                                                                        \
+// Making floats of pairs takes two registers more.
+template <typename P>
+constexpr int registers_left(int accumulators) {
+  return kDepth<P> == 1 ? accumulators : accumulators - 2;
+}
+
+#define FASTDRAW_TILES(name, bytes, accumulators, target)            \
+  template <int rows, int count, typename A, typename P>             \
+  target void tile_##name(const TileArguments<A, P>& at) {           \
+    tile<bytes, rows, count>(at);                                    \
+  }                                                                  \
+  template <typename A, typename P, int rows = 1>                    \
+  void fill_##name(Tiles<A, P>& tiles) {                             \
+    constexpr int left = registers_left<P>(accumulators);            \
+    if constexpr (rows <= kMaxRows && rows * (64 / bytes) <= left) { \
+      constexpr int count = panels_of(left, bytes, rows);            \
+      tiles.max_rows = rows;                                         \
+      tiles.wide[rows] = count;                                      \
+      tiles.one[rows] = tile_##name<rows, 1, A, P>;                  \
+      tiles.many[rows] = tile_##name<rows, count, A, P>;             \
+      fill_##name<A, P, rows + 1>(tiles);                            \
+    }                                                                \
   }
 
 #if defined(__x86_64__)
@@ -103,10 +134,10 @@ FASTDRAW_TILES(avx512, 64, 24, __attribute__((target("arch=x86-64-v4"))))
 FASTDRAW_TILES(portable, 16, 24, )
 #endif
 
-template <typename A>
-const Tiles<A>& tiles() {
-  static const Tiles<A> chosen = [] {
-    Tiles<A> found{};
+template <typename A, typename P>
+const Tiles<A, P>& tiles() {
+  static const Tiles<A, P> chosen = [] {
+    Tiles<A, P> found{};
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("x86-64-v4")) {
@@ -141,30 +172,30 @@ inline void for_blocks(int64_t K, int64_t most, const Body& body) {
   for (int64_t k = 0; k < count; ++k) body(k * K / count, (k + 1) * K / count);
 }
 
-template <typename A>
-void multiply(const Product& at, const A* a, const A* packed, const A* bias, A* c) {
+template <typename A, typename P>
+void multiply(const Product& at, const A* a, const P* packed, const A* bias, A* c) {
   if (at.M == 0) return;
-  const Tiles<A>& set = tiles<A>();
-  const int64_t panel = at.K * kPanel<A>, tile_count = (at.M + set.max_rows - 1) / set.max_rows;
+  const Tiles<A, P>& set = tiles<A, P>();
+  const int64_t panel = lines<P>(at.K) * kPanel<P>, tile_count = (at.M + set.max_rows - 1) / set.max_rows;
   const int wide = tile_count == 1 ? set.wide[at.M] : 1;
-  for_blocks(at.K, kBlock, [&](int64_t k, int64_t k_end) {
+  for_blocks(lines<P>(at.K), kBlock, [&](int64_t line, int64_t line_end) {
+    const int64_t k = line * kDepth<P>, k_end = std::min(line_end * kDepth<P>, at.K);
     for (int64_t p = at.first; p < at.end;) {
       const int count = at.end - p >= wide ? wide : 1;
       const A* const init = k > 0 || at.add ? c + p * kPanel<A> : bias == nullptr ? nullptr : bias + p * kPanel<A>;
       const int64_t ld_init = k > 0 || at.add ? at.ldc : 0;
       // Every tile asks for its share of the next panel, which is there when the last tile is done.
-      const A* ahead = packed + (p + count) * panel + k * kPanel<A>;
-      const int64_t share = (k_end - k + tile_count - 1) / tile_count;
+      const P* ahead = packed + (p + count) * panel + line * kPanel<P>;
+      const int64_t share = (line_end - line + tile_count - 1) / tile_count;
       for_row_tiles(at.M, set.max_rows, [&](int64_t m, int rows) {
-        for (int64_t line = 0; tile_count > 1 && line < share; ++line)
-          __builtin_prefetch(ahead + line * kPanel<A>, 0, 2);
-        ahead += share * kPanel<A>;
-        const TileArguments<A> arguments{
+        for (int64_t i = 0; tile_count > 1 && i < share; ++i) __builtin_prefetch(ahead + i * kPanel<P>, 0, 2);
+        ahead += share * kPanel<P>;
+        const TileArguments<A, P> arguments{
             k_end - k,
             a + m * at.lda + k,
             at.lda,
             1,
-            packed + p * panel + k * kPanel<A>,
+            packed + p * panel + line * kPanel<P>,
             panel,
             c + m * at.ldc + p * kPanel<A>,
             at.ldc,
@@ -181,7 +212,7 @@ void multiply(const Product& at, const A* a, const A* packed, const A* bias, A* 
 template <typename A>
 void transposed(
     int64_t M, int64_t K, int64_t columns, const A* a, int64_t lda, const A* packed, A* c, int64_t ldc, A* scratch) {
-  const Tiles<A>& set = tiles<A>();
+  const Tiles<A, A>& set = tiles<A, A>();
   for_blocks(M, kTransposedRows, [&](int64_t top, int64_t bottom) {
     for_blocks(K, kTransposedScratch / kTransposedRows, [&](int64_t k, int64_t k_end) {
       const int64_t depth = k_end - k;
@@ -197,7 +228,7 @@ void transposed(
         const int64_t column = p * kPanel<A>, valid = std::min(kPanel<A>, columns - column);
         for_row_tiles(bottom - top, set.max_rows, [&](int64_t m, int rows) {
           A* const result = c + (top + m) * ldc + column;
-          TileArguments<A> arguments{
+          TileArguments<A, A> arguments{
               depth, scratch + m * depth,      1,  rows, packed + (p * K + k) * kPanel<A>, 0, result,
               ldc,   k > 0 ? result : nullptr, ldc};
           if (valid == kPanel<A>) {
@@ -285,12 +316,32 @@ void pack_rows(int64_t K, int64_t N, const A* w, int64_t ldw, A* packed, int64_t
   }
 }
 
+// Rounded to the nearest bfloat16, ties to even, in the upper half; the lower half is anything.
+inline uint32_t round_to_bfloat16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return x != x ? 0x7fc00000u : bits + 0x7fff + (bits >> 16 & 1);
+}
+
+// `count` lines of pairs from two lines each of floats.
+FASTDRAW_CLONES void pair_lines(
+    int64_t count, const float* first, const float* second, int64_t step, Pair* to, int64_t step_to) {
+  for (int64_t i = 0; i < count; ++i, first += step, second += step, to += step_to) {
+#pragma omp simd
+    for (int64_t j = 0; j < kPanel<Pair>; ++j) {
+      to[j] = round_to_bfloat16(first[j]) >> 16 | (round_to_bfloat16(second[j]) & 0xffff0000u);
+    }
+  }
+}
+
 }  // namespace
 
 void multiply_packed(const Product& product, const float* a, const float* packed, const float* bias, float* c) {
   multiply(product, a, packed, bias, c);
 }
 void multiply_packed(const Product& product, const double* a, const double* packed, const double* bias, double* c) {
+  multiply(product, a, packed, bias, c);
+}
+void multiply_packed(const Product& product, const float* a, const Pair* packed, const float* bias, float* c) {
   multiply(product, a, packed, bias, c);
 }
 
@@ -311,12 +362,41 @@ void pack_transposed(int64_t N, int64_t K, const float* w, int64_t ldw, float* p
 void pack_transposed(int64_t N, int64_t K, const double* w, int64_t ldw, double* packed, int64_t panel) {
   pack_columns(N, K, w, ldw, packed, panel);
 }
+void pack_transposed(int64_t N, int64_t K, const float* w, int64_t ldw, Pair* packed, int64_t panel) {
+  constexpr int64_t kRows = 32, kWidth = kPanel<Pair>;
+  for (int64_t n = 0; n < N; n += kWidth, packed += panel) {
+    for (int64_t k = 0; k < K; k += kRows) {
+      alignas(64) float rows[kRows * kWidth];
+      const int64_t depth = std::min(kRows, K - k), count = lines<Pair>(depth);
+      pack_columns(std::min(kWidth, N - n), depth, w + n * ldw + k, ldw, rows, 0);
+      std::fill(rows + depth * kWidth, rows + count * kDepth<Pair> * kWidth, 0.0f);
+      pair_lines(count, rows, rows + kWidth, 2 * kWidth, packed + lines<Pair>(k) * kWidth, kWidth);
+    }
+  }
+}
 
 void pack(int64_t K, int64_t N, const float* w, int64_t ldw, float* packed, int64_t panel) {
   pack_rows(K, N, w, ldw, packed, panel);
 }
 void pack(int64_t K, int64_t N, const double* w, int64_t ldw, double* packed, int64_t panel) {
   pack_rows(K, N, w, ldw, packed, panel);
+}
+void pack(int64_t K, int64_t N, const float* w, int64_t ldw, Pair* packed, int64_t panel) {
+  constexpr int64_t kWidth = kPanel<Pair>;
+  const int64_t whole = N / kWidth, rest = N % kWidth;
+  for (int64_t k = 0; k < K; k += 2, packed += kWidth) {
+    const float *first = w + k * ldw, *second = first + ldw;
+    // The last columns, and a last row without a second, go through memory that is whole.
+    const bool alone = k + 1 == K;
+    if (!alone) pair_lines(whole, first, second, kWidth, packed, panel);
+    for (int64_t p = alone ? 0 : whole; p < panels<Pair>(N); ++p) {
+      float rows[2 * kWidth] = {};
+      const int64_t count = p < whole ? kWidth : rest;
+      std::copy_n(first + p * kWidth, count, rows);
+      if (!alone) std::copy_n(second + p * kWidth, count, rows + kWidth);
+      pair_lines(1, rows, rows + kWidth, 0, packed + p * panel, 0);
+    }
+  }
 }
 
 }  // namespace fastdraw

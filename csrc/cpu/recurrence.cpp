@@ -105,12 +105,15 @@ Arguments take_arguments(const char* op, Stack& from, bool encoder) {
   given.options.log_variance = from.flag();
   given.options.per_axis = from.flag();
   given.options.eps = from.number();
+  given.options.bfloat16 = from.flag();
 
   check_dim(op, "noise", *given.noise, 3);
   STD_TORCH_CHECK(given.weights[kCanvas0] && given.weights[kDecHh], op, ": canvas0 or dec_hh is missing");
   check_dim(op, "canvas0", *given.weights[kCanvas0], 3);
   check_dim(op, "dec_hh", *given.weights[kDecHh], 2);
   given.dtype = given.noise->scalar_type();
+  STD_TORCH_CHECK(
+      !given.options.bfloat16 || given.dtype != ScalarType::Double, op, ": products in bfloat16 are not for float64");
   at.T = given.noise->size(0), at.B = given.noise->size(1), at.Z = given.noise->size(2);
   at.C = given.weights[kCanvas0]->size(0), at.H = given.weights[kCanvas0]->size(1);
   at.W = given.weights[kCanvas0]->size(2);
@@ -248,14 +251,19 @@ void for_weight_rows(const Tensor& weight, int64_t from, int64_t columns, const 
 template <typename A>
 void Packed<A>::put_transposed(const Tensor& weight, int64_t from, int64_t inputs, int64_t k, int64_t n) {
   for_weight_rows<A>(weight, from, inputs, [&](const A* rows, int64_t ld, int64_t first, int64_t count) {
-    pack_transposed(count, inputs, rows, ld, data_.get() + (n + first) * K_ + k * kPanel<A>, K_ * kPanel<A>);
+    with_lines([&]<typename P>(P* data) {
+      pack_transposed(
+          count, inputs, rows, ld, data + (n + first) * lines_ + lines<P>(k) * kPanel<P>, lines_ * kPanel<P>);
+    });
   });
 }
 
 template <typename A>
 void Packed<A>::put(const Tensor& weight, int64_t from, int64_t inputs, int64_t k, int64_t n) {
   for_weight_rows<A>(weight, from, inputs, [&](const A* rows, int64_t ld, int64_t first, int64_t count) {
-    pack(count, inputs, rows, ld, data_.get() + n * K_ + (k + first) * kPanel<A>, K_ * kPanel<A>);
+    with_lines([&]<typename P>(P* data) {
+      pack(count, inputs, rows, ld, data + n * lines_ + lines<P>(k + first) * kPanel<P>, lines_ * kPanel<P>);
+    });
   });
 }
 
@@ -273,10 +281,12 @@ void Packed<A>::put_rows(const A* source, int64_t ld, int64_t columns, const int
 
 template <typename A>
 void Packed<A>::zero_rows(int64_t k, int64_t k_end) {
-  for (int64_t p = 0; p < end(); ++p) {
-    A* panel = data_.get() + p * K_ * kPanel<A>;
-    std::fill(panel + k * kPanel<A>, panel + k_end * kPanel<A>, A{0});
-  }
+  with_lines([&]<typename P>(P* data) {
+    for (int64_t p = 0; p < end(); ++p) {
+      P* panel = data + p * lines_ * kPanel<P>;
+      std::fill(panel + lines<P>(k) * kPanel<P>, panel + lines<P>(k_end) * kPanel<P>, P{0});
+    }
+  });
 }
 
 template <typename A>
@@ -322,13 +332,11 @@ Recurrence<A>::Recurrence(const Arguments& given, bool keep)
     }
   }
   if (at_.L == 0) return;
-  Packed<A> align_key(at_.D, at_.A);
+  Packed<A> align_key(at_.D, at_.A, options_.bfloat16);
   align_key.put_transposed(*given.weights[kAlignKey], 0, at_.D, 0, 0);
   const int64_t items = at_.B * at_.L, ld = padded<A>(at_.A);
   const Buffer<A> keys(items * ld);
-  multiply_packed(
-      {items, at_.D, 0, align_key.end(), at_.D, ld}, labels_.get(), align_key.get(), static_cast<const A*>(nullptr),
-      keys.get());
+  align_key.multiply({items, at_.D, 0, align_key.end(), at_.D, ld}, labels_.get(), nullptr, keys.get());
   for (int64_t i = 0; i < items; ++i) std::copy_n(keys.get() + i * ld, at_.A, keys_.get() + i * at_.A);
 }
 

@@ -34,6 +34,7 @@ struct Sizes {
 struct Options {
   bool tanh_prior, standard_first, log_variance, per_axis;
   double eps;
+  bool bfloat16;  // products with weights, which are rounded
 };
 
 // What draw_rollout and draw_generate are called with.
@@ -64,7 +65,7 @@ class Stack {
 };
 void give(StableIValue* stack, const std::vector<Tensor>& results);
 
-// Takes what all four ops share, from the noise to eps, and checks every shape.
+// Takes what all four ops share, from the noise to the last option, and checks every shape.
 Arguments take_arguments(const char* op, Stack& from, bool encoder);
 
 template <typename A>
@@ -210,23 +211,38 @@ void use_huge_pages(void* data, size_t bytes);
 // The integers of a tensor (B,), or `otherwise`.
 std::vector<int64_t> load_counts(const std::optional<Tensor>& tensor, int64_t B, int64_t otherwise);
 
-// A weight that has been packed, (K, N).
+// A weight that has been packed, (K, N), of A or, beside float, of bfloat16.
 template <typename A>
 class Packed {
-  int64_t K_, N_;
+  int64_t K_, N_, lines_;
+  bool bfloat16_;
   Buffer<A> data_;
 
+  // Call body(data) with a pointer to what the lines hold.
+  template <typename Body>
+  void with_lines(const Body& body) const {
+    if constexpr (std::is_same_v<A, float>) {
+      if (bfloat16_) return body(reinterpret_cast<Pair*>(data_.get()));
+    }
+    body(data_.get());
+  }
+
  public:
-  Packed(int64_t K, int64_t N) : K_(K), N_(padded<A>(N)), data_(K * N_) {}
+  Packed(int64_t K, int64_t N, bool bfloat16 = false)
+      : K_(K), N_(padded<A>(N)), lines_(bfloat16 ? lines<Pair>(K) : K), bfloat16_(bfloat16), data_(lines_ * N_) {}
   int64_t K() const { return K_; }
   int64_t end() const { return N_ / kPanel<A>; }
   const A* get() const { return data_.get(); }
-  // Columns `from`..`from + inputs` of weight (outputs, .), transposed, at row k and column n (a whole panel).
+  void multiply(const Product& product, const A* a, const A* bias, A* c) const {
+    with_lines([&](const auto* packed) { multiply_packed(product, a, packed, bias, c); });
+  }
+  // Columns `from`..`from + inputs` of weight (outputs, .), transposed, at row k (even) and column n (a whole panel).
   void put_transposed(const Tensor& weight, int64_t from, int64_t inputs, int64_t k, int64_t n);
   // The same as it is: its outputs are rows k.. and its inputs columns n...
   void put(const Tensor& weight, int64_t from, int64_t inputs, int64_t k, int64_t n);
   // `source` (K, N) in rows of ld. If `rows` is given, rows[k] is the row of k, and -1 stands for `other`.
   void put_rows(const A* source, int64_t ld, int64_t columns, const int64_t* rows = nullptr, const A* other = nullptr);
+  // Rows k..k_end (even); an odd k's line is left to what ends in it.
   void zero_rows(int64_t k, int64_t k_end);
 };
 
@@ -308,7 +324,7 @@ class Recurrence {
     const int64_t first = from / kPanel<A>;
     const auto work = [&](int64_t begin, int64_t end) {
       const Product product{n, weight.K(), first + begin, first + end, lda * group.stride, ldc * group.stride, add};
-      multiply_packed(product, a, weight.get(), bias, c - from);
+      weight.multiply(product, a, bias, c - from);
     };
     run_parallel(work, panels<A>(columns), n * weight.K() * kPanel<A>);
   }

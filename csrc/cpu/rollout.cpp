@@ -28,11 +28,11 @@ struct ForwardWeights {
   Matrix<A> from_dec_bias, posterior_bias, written_bias;
 
   ForwardWeights(const Arguments& given, const Columns& to)
-      : from_dec(given.sizes.U, to.from_dec),
-        enc(given.sizes.encoder ? to.h_enc + given.sizes.U : 0, 4 * given.sizes.U),
-        posterior(given.sizes.encoder ? given.sizes.U : 0, 2 * given.sizes.Z),
-        dec(given.sizes.Z + given.sizes.D, 4 * given.sizes.U),
-        written(given.sizes.U, to.written),
+      : from_dec(given.sizes.U, to.from_dec, given.options.bfloat16),
+        enc(given.sizes.encoder ? to.h_enc + given.sizes.U : 0, 4 * given.sizes.U, given.options.bfloat16),
+        posterior(given.sizes.encoder ? given.sizes.U : 0, 2 * given.sizes.Z, given.options.bfloat16),
+        dec(given.sizes.Z + given.sizes.D, 4 * given.sizes.U, given.options.bfloat16),
+        written(given.sizes.U, to.written, given.options.bfloat16),
         from_dec_bias(1, to.from_dec),
         posterior_bias(1, 2 * given.sizes.Z),
         written_bias(1, to.written) {

@@ -54,11 +54,11 @@ struct BackwardWeights {
   Packed<A> from_dec, enc, posterior, dec, written;
 
   BackwardWeights(const Arguments& given, const Columns& to)
-      : from_dec(to.from_dec, given.sizes.U),
-        enc(given.sizes.encoder ? 4 * given.sizes.U : 0, to.x),
-        posterior(given.sizes.encoder ? 2 * given.sizes.Z : 0, given.sizes.U),
-        dec(4 * given.sizes.U, given.sizes.Z + given.sizes.D),
-        written(to.written, given.sizes.U) {
+      : from_dec(to.from_dec, given.sizes.U, given.options.bfloat16),
+        enc(given.sizes.encoder ? 4 * given.sizes.U : 0, to.x, given.options.bfloat16),
+        posterior(given.sizes.encoder ? 2 * given.sizes.Z : 0, given.sizes.U, given.options.bfloat16),
+        dec(4 * given.sizes.U, given.sizes.Z + given.sizes.D, given.options.bfloat16),
+        written(to.written, given.sizes.U, given.options.bfloat16) {
     const Sizes& at = given.sizes;
     const auto weight = [&](Weight name) -> const Tensor& { return *given.weights[name]; };
     for (const auto& [row, rows] : from_dec_gaps(at, to)) from_dec.zero_rows(row, row + rows);
@@ -319,13 +319,13 @@ class Backward : Recurrence<A> {
   // Through the keys as well as through the values.
   void store_labels(const Output& dlabels) const {
     if (at_.L == 0) return;
-    Packed<A> align_key(at_.A, at_.D);
+    Packed<A> align_key(at_.A, at_.D, options_.bfloat16);
     align_key.put(*given_.weights[kAlignKey], 0, at_.D, 0, 0);
     Matrix<A> sum(at_.L, at_.D);
     for (int64_t place = 0; place < at_.B; ++place) {
-      multiply_packed(
-          {at_.L, at_.A, 0, align_key.end(), at_.A, sum.ld()}, dkeys_.row(0) + place * at_.L * at_.A, align_key.get(),
-          static_cast<const A*>(nullptr), sum.row(0));
+      align_key.multiply(
+          {at_.L, at_.A, 0, align_key.end(), at_.A, sum.ld()}, dkeys_.row(0) + place * at_.L * at_.A, nullptr,
+          sum.row(0));
       for (int64_t l = 0; l < at_.L; ++l) {
         const A* values = dvalues_.row(0) + (place * at_.L + l) * at_.D;
         for (int64_t d = 0; d < at_.D; ++d) sum.row(l)[d] += values[d];

@@ -59,6 +59,9 @@ def draw_rollout(
     Differentiable in weights, image, labels and noise. The bound on log p(image | labels), in nats, is
     -(nll + kl.sum(0)).
 
+    Under autocast to bfloat16 the kernels round the matrices as they read them: weights, results and gradients stay
+    float32.
+
     Args:
         weights: `DrawWeights`, which says the shape of each tensor.
         image (B, C, H, W): values in [0, 1].
@@ -99,8 +102,9 @@ def draw_rollout(
             **options,
         )
     saved = _saved_shape(weights, noise, image, labels, steps, n_read, n_write)
-    tensors = noise, image, labels, lengths, steps, *_lower(weights)
-    return DrawOutput(*_draw_rollout(*tensors, n_read or 0, n_write or 0, *_flat(options), *saved)[:3])
+    tensors = noise, image, labels, lengths, steps, *weights
+    scalars = n_read or 0, n_write or 0, *_flat(options), _multiplies_in_bfloat16(noise)
+    return DrawOutput(*_draw_rollout(*tensors, *scalars, *saved)[:3])
 
 
 def draw_generate(
@@ -145,8 +149,9 @@ def draw_generate(
             **options,
         )
     saved = _saved_shape(weights, noise, None, labels, steps, None, n_write)
-    tensors = noise, labels, lengths, steps, *_lower(weights)
-    return _draw_generate(*tensors, n_write or 0, *_flat(options), frames, *saved)[0]
+    tensors = noise, labels, lengths, steps, *weights
+    scalars = n_write or 0, *_flat(options), _multiplies_in_bfloat16(noise), frames
+    return _draw_generate(*tensors, *scalars, *saved)[0]
 
 
 def _steps_one_by_one(op: Op, noise: Tensor) -> bool:
@@ -154,10 +159,11 @@ def _steps_one_by_one(op: Op, noise: Tensor) -> bool:
     return op.backend(noise) == "reference" or torch._C._are_functorch_transforms_active()
 
 
-def _lower(weights: DrawWeights) -> DrawWeights:
-    """Under autocast, cast the matrices; what is added up over the steps keeps its digits."""
-    lowered: list[Any] = [autocast.to_lower(w)[0] if w is not None and w.dim() == 2 else w for w in weights]
-    return DrawWeights(*lowered)
+def _multiplies_in_bfloat16(noise: Tensor) -> bool:
+    """Whether products take their matrices in bfloat16, to which the kernels round float32 as they pack it."""
+    if noise.dtype == torch.float32 and autocast.is_enabled(noise.device.type):
+        return torch.get_autocast_dtype(noise.device.type) == torch.bfloat16
+    return noise.dtype == torch.bfloat16
 
 
 def _check_options(op: str, options: dict[str, Any]) -> None:
@@ -319,15 +325,22 @@ def _saved_shape(
     return int(steps.sum()), total
 
 
+def _rounded(weights):
+    """The weights with which the kernels multiply in bfloat16; the gradient passes through unrounded."""
+    return [w if w is None or w.dim() != 2 else w + (w.bfloat16() - w).detach() for w in weights]
+
+
 def _reference_rollout(noise, image, labels, lengths, steps, *rest):
-    weights, (n_read, n_write, *options) = DrawWeights(*rest[:WEIGHTS]), rest[WEIGHTS : WEIGHTS + 7]
+    weights, (n_read, n_write, *options, bfloat16) = rest[:WEIGHTS], rest[WEIGHTS : WEIGHTS + 8]
+    weights = DrawWeights(*_rounded(weights) if bfloat16 else weights)
     given = {"n_read": n_read or None, "n_write": n_write or None, "steps": steps, **_options(options)}
     return tuple(reference.draw_rollout(weights, image, labels, lengths, noise, **given))
 
 
 def _reference_generate(noise, labels, lengths, steps, *rest):
-    weights, (n_write, *options) = DrawWeights(*rest[:WEIGHTS]), rest[WEIGHTS : WEIGHTS + 6]
-    given = {"n_write": n_write or None, "steps": steps, "frames": rest[WEIGHTS + 6], **_options(options)}
+    weights, (n_write, *options, bfloat16, frames) = rest[:WEIGHTS], rest[WEIGHTS : WEIGHTS + 8]
+    weights = DrawWeights(*_rounded(weights) if bfloat16 else weights)
+    given = {"n_write": n_write or None, "steps": steps, "frames": frames, **_options(options)}
     return reference.draw_generate(weights, labels, lengths, noise, **given)
 
 
@@ -352,18 +365,18 @@ def _or_empty(gradient, wanted, noise):
 
 
 def _reference_rollout_bwd(dnll, dkl, dcanvas, saved, noise, *rest):
-    scalars, needs = rest[-10:-3], rest[-3:]
+    scalars, needs = rest[WEIGHTS + 4 : -3], rest[-3:]
     dnoise, dimage, dlabels, _lengths, _steps, *dweights = _reference_bwd(
-        _reference_rollout, (dnll, dkl, dcanvas), (noise, *rest[:-10]), scalars
+        _reference_rollout, (dnll, dkl, dcanvas), (noise, *rest[: WEIGHTS + 4]), scalars
     )
     found = zip((dimage, dlabels, dnoise, *dweights), (*needs, *[True] * WEIGHTS), strict=True)
     return tuple(_or_empty(gradient, wanted, noise) for gradient, wanted in found)
 
 
 def _reference_generate_bwd(dcanvas, saved, noise, *rest):
-    scalars, needs = rest[-9:-2], rest[-2:]
+    scalars, needs = rest[WEIGHTS + 3 : -2], rest[-2:]
     dnoise, dlabels, _lengths, _steps, *dweights = _reference_bwd(
-        _reference_generate, (dcanvas,), (noise, *rest[:-9]), scalars
+        _reference_generate, (dcanvas,), (noise, *rest[: WEIGHTS + 3]), scalars
     )
     found = zip((dlabels, dnoise, *dweights), (*needs, *[True] * WEIGHTS), strict=True)
     return tuple(_or_empty(gradient, wanted, noise) for gradient, wanted in found)
@@ -439,7 +452,9 @@ WEIGHTS = len(DrawWeights._fields)
 _TENSORS = "Tensor noise, {image}Tensor? labels, Tensor? lengths, Tensor? steps" + "".join(
     f", Tensor? {name}" for name in DrawWeights._fields
 )
-_SCALARS = "int n_write, bool tanh_prior, bool standard_first, bool log_variance, bool per_axis, float eps"
+_SCALARS = (
+    "int n_write, bool tanh_prior, bool standard_first, bool log_variance, bool per_axis, float eps, bool bfloat16"
+)
 _ROLLOUT = f"{_TENSORS.format(image='Tensor image, ')}, int n_read, {_SCALARS}"
 _GENERATE = f"{_TENSORS.format(image='')}, {_SCALARS}, bool frames"
 _GRADIENTS = "".join(f", Tensor d{name}" for name in DrawWeights._fields)

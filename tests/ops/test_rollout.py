@@ -297,6 +297,47 @@ def test_only_a_trace_keeps_the_canvases_of_earlier_steps(
     assert alive == ([0, 1, 2, 3] if trace else [0, 1, 1, 1])
 
 
+# Odd and even sums of bfloat16, rows of every tile, and columns that end before, on and behind a panel.
+IN_BFLOAT16 = [
+    *(Draw(B=B, H=5, W=7, T=3, L=2, D=2 + B % 2, A=14 + B, U=14 + B % 4, Z=7 + B % 3) for B in range(1, 9)),
+    MODELS["no_labels"],
+    MODELS["no_windows"],
+]
+
+
+def with_gradients(run: Run, given: dict[str, Any], weights: ops.DrawWeights) -> list[Tensor]:
+    """The outputs, the gradients of all weights, and those of the gradient of the noise."""
+    leaves = {name: x.detach().requires_grad_() for name, x in weights._asdict().items() if x is not None}
+    noise = given["noise"].detach().requires_grad_()
+    output = run(**{**given, "noise": noise, "weights": weights._replace(**leaves)})
+    outputs = [output] if isinstance(output, Tensor) else list(output)
+    loss = sum(y.sin().sum() for y in outputs)
+    options = {"allow_unused": True, "materialize_grads": True}
+    gradients = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, **options)
+    (dnoise,) = torch.autograd.grad(loss, noise, create_graph=True)
+    return [*outputs, *gradients, *torch.autograd.grad(dnoise.square().sum(), list(leaves.values()), **options)]
+
+
+@pytest.mark.parametrize("draw", IN_BFLOAT16, ids=lambda draw: f"B{draw.B}-U{draw.U}-Z{draw.Z}-L{draw.L}")
+@every_run("draw_rollout", "draw_generate", reference=False)
+def test_autocast_rounds_the_matrices_and_nothing_else(run: Run, draw: Draw) -> None:
+    given = getattr(draw, run.op.removeprefix("draw_"))(Inputs("bfloat16", torch.float32, run.device))
+    weights = given["weights"]
+    rounded = [x.bfloat16().float() if x is not None and x.dim() == 2 else x for x in weights]
+    expected = with_gradients(run, given, ops.DrawWeights(*rounded))
+    with torch.autocast(run.device, torch.bfloat16):
+        actual = with_gradients(run, given, weights)
+    assert all(x.dtype == torch.float32 and torch.equal(x, y) for x, y in zip(actual, expected, strict=True))
+
+
+@every_run("draw_rollout", "draw_generate", reference=False)
+def test_autocast_leaves_float64_alone(run: Run) -> None:
+    given = arguments(run)
+    expected = _canvas(run(**given))
+    with torch.autocast(run.device, torch.bfloat16):
+        assert torch.equal(_canvas(run(**given)), expected)
+
+
 @pytest.mark.parametrize("differentiable", [False, True])
 @every_run("draw_rollout", "draw_generate", reference=False)
 def test_only_a_backward_pass_makes_kernels_save_their_steps(run: Run, differentiable: bool) -> None:
