@@ -35,6 +35,7 @@ ROWS = {
     "training-16": Row("training", Work(batch=16, digits=3, steps=30), ("ours", "floor", *PEERS)),
     "training-1": Row("training", Work(batch=1, digits=3, steps=30), ("ours", "floor", *PEERS)),
     "bfloat16": Row("training", Work(), ("ours", "bfloat16")),
+    "bfloat16-1": Row("training", Work(batch=1, digits=3, steps=30), ("ours", "bfloat16")),
     "generate-1": Row("drawing", Work(batch=1, digits=3, steps=30), ("ours", *PEERS)),
     "generate-64": Row("drawing", Work(batch=64, digits=3, steps=30), ("ours", *PEERS)),
     "ops": Row("ops", Work(), ("ours", "eager")),

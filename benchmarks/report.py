@@ -25,6 +25,7 @@ TITLES = {
     "training-16": "training step, B=16, T=30",
     "training-1": "training step, B=1, T=30",
     "bfloat16": "training step, B=100, T=20, bfloat16",
+    "bfloat16-1": "training step, B=1, T=30, bfloat16",
     "generate-1": "`draw_generate`, B=1, T=30",
     "generate-64": "`draw_generate`, B=64, T=30",
     "ops": "each op alone",
