@@ -116,6 +116,7 @@ def _digits(settings: Settings) -> tuple[MultiDigits, MultiDigits]:
 
 def _loop(run: Run, settings: Settings, state: TrainingState, digits: MultiDigits, held_out: MultiDigits) -> None:
     model, parameters = state.model, list(state.model.parameters())
+    device = parameters[0].device.type
     if state.step == 0:
         model.set_canvas(digits.mean_image())
     start = time.monotonic()
@@ -136,7 +137,8 @@ def _loop(run: Run, settings: Settings, state: TrainingState, digits: MultiDigit
                     board.add_scalar(f"{split}/{name}", value, state.step)
 
         while state.step < settings.steps:
-            terms = nll_and_kl(model, digits.batch(state.step), state.generator)
+            with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                terms = nll_and_kl(model, digits.batch(state.step), state.generator)
             state.optimiser.zero_grad()
             terms.sum().backward()
             norm = clip_grad_norm_(parameters, settings.optimiser.clip)

@@ -92,6 +92,9 @@ class Settings(_Section):
     evaluate_every: int = Field(1000, ge=1, description="steps between two measurements of the test bound")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
     test_batches: int = Field(10, ge=1, description="test batches in a measurement")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the products of a training step; weights and sums stay float32"
+    )
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: PyTorch's choice")
 

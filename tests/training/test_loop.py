@@ -76,6 +76,17 @@ def test_run_killed_twice_ends_as_an_undisturbed_run(tmp_path: Path) -> None:
     assert_same_end(killed, tmp_path / "undisturbed")
 
 
+def test_bfloat16_trains_float32_weights_along_the_same_curve(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        train(tiny(precision=precision), tmp_path / precision)
+        losses[precision] = torch.tensor([row["loss"] for row in rows(tmp_path / precision) if row["split"] == "train"])
+    torch.testing.assert_close(losses["bfloat16"], losses["float32"], rtol=1e-4, atol=0.0)
+    assert not torch.equal(losses["bfloat16"], losses["float32"])
+    tensors = read_checkpoint(Run.open(tmp_path / "bfloat16").checkpoint_path)
+    assert not any(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_crash_around_every_write_loses_nothing(

@@ -56,6 +56,7 @@ def test_settings_survive_json() -> None:
         ({"data.lengths": (1, 1, 1)}, r"setting data.lengths"),
         ({"data.download": True}, r"download needs a folder"),
         ({"steps": "many"}, r"setting steps: .*integer.*, got 'many'"),
+        ({"precision": "float16"}, r"'float32' or 'bfloat16', got 'float16'"),
         ({"device": "tpu"}, r"setting device"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
