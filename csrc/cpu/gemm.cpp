@@ -96,42 +96,47 @@ struct Tiles {
   Tile<A, P> one[kMaxRows + 1], many[kMaxRows + 1];
 };
 
-// Accumulators for `rows` rows of one panel fill a part of the registers; more panels fill the rest.
-constexpr int panels_of(int accumulators, int bytes, int rows) {
-  const int fitting = accumulators / (rows * (64 / bytes));
-  return fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
+// Sums fill at most three quarters of the registers. Beside them lie the columns that rows share, and an element of a.
+constexpr int sums_in(int registers) { return registers * 3 / 4; }
+
+constexpr int panels_of(int registers, int bytes, int rows) {
+  for (const int count : {4, 2}) {
+    const int vectors = count * 64 / bytes;
+    if (rows * vectors <= sums_in(registers) && (rows == 1 || (rows + 1) * vectors < registers)) return count;
+  }
+  return 1;
 }
 
 // Making floats of pairs takes two registers more.
 template <typename P>
-constexpr int registers_left(int accumulators) {
-  return kDepth<P> == 1 ? accumulators : accumulators - 2;
+constexpr int registers_left(int registers) {
+  return kDepth<P> == 1 ? registers : registers - 2;
 }
 
-#define FASTDRAW_TILES(name, bytes, accumulators, target)            \
-  template <int rows, int count, typename A, typename P>             \
-  target void tile_##name(const TileArguments<A, P>& at) {           \
-    tile<bytes, rows, count>(at);                                    \
-  }                                                                  \
-  template <typename A, typename P, int rows = 1>                    \
-  void fill_##name(Tiles<A, P>& tiles) {                             \
-    constexpr int left = registers_left<P>(accumulators);            \
-    if constexpr (rows <= kMaxRows && rows * (64 / bytes) <= left) { \
-      constexpr int count = panels_of(left, bytes, rows);            \
-      tiles.max_rows = rows;                                         \
-      tiles.wide[rows] = count;                                      \
-      tiles.one[rows] = tile_##name<rows, 1, A, P>;                  \
-      tiles.many[rows] = tile_##name<rows, count, A, P>;             \
-      fill_##name<A, P, rows + 1>(tiles);                            \
-    }                                                                \
+#define FASTDRAW_TILES(name, bytes, registers, target)                        \
+  template <int rows, int count, typename A, typename P>                      \
+  target void tile_##name(const TileArguments<A, P>& at) {                    \
+    tile<bytes, rows, count>(at);                                             \
+  }                                                                           \
+  template <typename A, typename P, int rows = 1>                             \
+  void fill_##name(Tiles<A, P>& tiles) {                                      \
+    constexpr int left = registers_left<P>(registers);                        \
+    if constexpr (rows <= kMaxRows && rows * (64 / bytes) <= sums_in(left)) { \
+      constexpr int count = panels_of(left, bytes, rows);                     \
+      tiles.max_rows = rows;                                                  \
+      tiles.wide[rows] = count;                                               \
+      tiles.one[rows] = tile_##name<rows, 1, A, P>;                           \
+      tiles.many[rows] = tile_##name<rows, count, A, P>;                      \
+      fill_##name<A, P, rows + 1>(tiles);                                     \
+    }                                                                         \
   }
 
 #if defined(__x86_64__)
-FASTDRAW_TILES(sse2, 16, 12, )
-FASTDRAW_TILES(avx2, 32, 12, __attribute__((target("arch=x86-64-v3"))))
-FASTDRAW_TILES(avx512, 64, 24, __attribute__((target("arch=x86-64-v4"))))
+FASTDRAW_TILES(sse2, 16, 16, )
+FASTDRAW_TILES(avx2, 32, 16, __attribute__((target("arch=x86-64-v3"))))
+FASTDRAW_TILES(avx512, 64, 32, __attribute__((target("arch=x86-64-v4"))))
 #else
-FASTDRAW_TILES(portable, 16, 24, )
+FASTDRAW_TILES(portable, 16, 32, )
 #endif
 
 template <typename A, typename P>
