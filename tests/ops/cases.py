@@ -377,9 +377,19 @@ class Draw(NamedTuple):
         return {**self.generate(make, **options), "image": image, "n_read": self.n_read}
 
 
-def _add_rollouts(name: str, draw: Draw, **options: Any) -> None:
-    _add("draw_rollout", name, lambda make: draw.rollout(make, **options))
-    _add("draw_generate", name, lambda make: draw.generate(make, **options))
+def _add_rollouts(name: str, draw: Draw, biases: dict[str, tuple[float, ...]] | None = None, **options: Any) -> None:
+    """Both rollouts; `biases` are added to weights, in equal parts of each."""
+
+    def shifted(arguments: dict[str, Any]) -> dict[str, Any]:
+        weights = arguments["weights"]
+        for weight, values in (biases or {}).items():
+            x = getattr(weights, weight)
+            shift = torch.tensor(values, dtype=torch.float64).repeat_interleave(x.numel() // len(values))
+            weights = weights._replace(**{weight: (x.double() + shift.to(x.device)).to(x.dtype)})
+        return {**arguments, "weights": weights}
+
+    _add("draw_rollout", name, lambda make: shifted(draw.rollout(make, **options)))
+    _add("draw_generate", name, lambda make: shifted(draw.generate(make, **options)))
 
 
 _add_rollouts("lengths-steps", Draw(), lengths=(1, 2), steps=(2, 1))
@@ -388,7 +398,31 @@ _add_rollouts("no_labels", Draw(L=None))
 _add_rollouts("no_windows", Draw(n_read=None, n_write=None))
 _add_rollouts("alignDRAW", Draw(), prior_activation="tanh", first_prior="standard", log_variance=True)
 _add_rollouts("C3-T5-L4-per_axis", Draw(B=3, C=3, H=9, W=13, T=5, L=4, D=7, A=5, U=11, Z=6), stride="per_axis")
+_add_rollouts("N1", Draw(n_read=1, n_write=1))
+_add_rollouts("N>H", Draw(H=2, W=3, n_read=5, n_write=4))
+_add_rollouts("all=1", Draw(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1))
+_add_rollouts("L1-T1-C3", Draw(B=3, C=3, H=5, W=7, T=1, L=1, D=3, A=5, U=7, Z=3, n_read=3))
+_add_rollouts("steps=0", Draw(T=3), steps=(0, 0))
+_add_rollouts("steps=0-some", Draw(B=5, T=3, L=3), steps=(0, 3, 1, 0, 2), lengths=(3, 1, 2, 1, 3))
+# One less than the columns of a panel of the products (twice those in float64), as many, and one more.
+for width in (15, 16, 17):
+    _add_rollouts(f"panels-{width}", Draw(L=3, D=width, A=width, U=width, Z=width, n_read=4, n_write=4))
+# Products over more than one block: of 512 columns, and of 256 samples and steps.
+_add_rollouts("D515", Draw(B=7, T=1, D=515))
+_add_rollouts("A515", Draw(B=7, T=1, A=515))
+_add_rollouts("pixels=515", Draw(H=5, W=103, T=1, n_read=None, n_write=None))
+_add_rollouts("B61-T5", Draw(B=61, T=5, U=5))
+_WINDOWS = ("read_window_bias", "write_window_bias")
+for far in (50.0, -50.0):
+    _add_rollouts(f"far={far:.0f}", Draw(), dict.fromkeys(_WINDOWS, (far, 0.0, 0.0, 0.0, 0.0)))
+for log in (30.0, -30.0):
+    _add_rollouts(f"window_log_sigma2={log:.0f}", Draw(B=3), dict.fromkeys(_WINDOWS, (0.0, 0.0, log, 0.0, 0.0)))
 _add("draw_generate", "frames", lambda make: Draw().generate(make, frames=True))
+_add(
+    "draw_generate",
+    "frames-steps",
+    lambda make: Draw(B=3, C=2, T=4, n_write=None).generate(make, frames=True, steps=(2, 0, 4)),
+)
 
 OPS = tuple(dict.fromkeys(case.op for case in CASES))
 SMALL = {op: next(case for case in CASES if case.op == op) for op in OPS}
