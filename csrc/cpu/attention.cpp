@@ -219,19 +219,6 @@ void add_blocks(const std::vector<T>& blocks, int64_t per_v, int64_t G, int64_t 
   }
 }
 
-// A length out of range would read beyond the keys. Compiled code gets here unchecked.
-template <typename Integer>
-std::vector<int64_t> checked_lengths(const char* op, const Tensor& lengths, int64_t B, int64_t L) {
-  const auto* from = static_cast<const Integer*>(lengths.const_data_ptr());
-  const int64_t stride = lengths.stride(0);
-  std::vector<int64_t> checked(B);
-  for (int64_t b = 0; b < B; ++b) {
-    checked[b] = from[b * stride];
-    STD_TORCH_CHECK(checked[b] >= 1 && checked[b] <= L, op, ": lengths must lie in 1..", L, ", got ", checked[b]);
-  }
-  return checked;
-}
-
 Arguments make_arguments(
     const char* op, const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& v,
     const std::optional<Tensor>& lengths) {
@@ -247,12 +234,7 @@ Arguments make_arguments(
   const int64_t G = v.size(0);
   STD_TORCH_CHECK(B == 0 || (G > 0 && B % G == 0), op, ": v must serve equal parts of the batch, got ", G, " of ", B);
   check_tensor(op, "v", v, dtype, {G, A});
-  std::vector<int64_t> items(B, L);
-  if (lengths) {
-    const bool narrow = lengths->scalar_type() == ScalarType::Int;
-    check_tensor(op, "lengths", *lengths, narrow ? ScalarType::Int : ScalarType::Long, {B});
-    items = narrow ? checked_lengths<int32_t>(op, *lengths, B, L) : checked_lengths<int64_t>(op, *lengths, B, L);
-  }
+  std::vector<int64_t> items = load_counts(op, "lengths", lengths, B, 1, L, L);
   return {B, L, A, D, G, std::move(items), query, keys, values, v};
 }
 

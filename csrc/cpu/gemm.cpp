@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "cpu/simd.h"
+#include "cpu/vectors.h"
 
 namespace fastdraw {
 namespace {
@@ -133,25 +134,31 @@ constexpr int registers_left(int registers) {
 
 #if defined(__x86_64__)
 FASTDRAW_TILES(sse2, 16, 16, )
-FASTDRAW_TILES(avx2, 32, 16, __attribute__((target("arch=x86-64-v3"))))
-FASTDRAW_TILES(avx512, 64, 32, __attribute__((target("arch=x86-64-v4"))))
 #else
 FASTDRAW_TILES(portable, 16, 32, )
+#endif
+#if defined(FASTDRAW_X86_LEVELS)
+FASTDRAW_TILES(avx2, 32, 16, __attribute__((target("arch=x86-64-v3"))))
+FASTDRAW_TILES(avx512, 64, 32, __attribute__((target("arch=x86-64-v4"))))
 #endif
 
 template <typename A, typename P>
 const Tiles<A, P>& tiles() {
   static const Tiles<A, P> chosen = [] {
     Tiles<A, P> found{};
-#if defined(__x86_64__)
+#if defined(FASTDRAW_X86_LEVELS)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("x86-64-v4")) {
       fill_avx512(found);
-    } else if (__builtin_cpu_supports("x86-64-v3")) {
-      fill_avx2(found);
-    } else {
-      fill_sse2(found);
+      return found;
     }
+    if (__builtin_cpu_supports("x86-64-v3")) {
+      fill_avx2(found);
+      return found;
+    }
+#endif
+#if defined(__x86_64__)
+    fill_sse2(found);
 #else
     fill_portable(found);
 #endif
@@ -178,7 +185,7 @@ inline void for_blocks(int64_t K, int64_t most, const Body& body) {
 }
 
 template <typename A, typename P>
-void multiply(const Product& at, const A* a, const P* packed, const A* bias, A* c) {
+void multiply_panels(const Product& at, const A* a, const P* packed, const A* bias, A* c) {
   if (at.M == 0) return;
   const Tiles<A, P>& set = tiles<A, P>();
   const int64_t panel = lines<P>(at.K) * kPanel<P>, tile_count = (at.M + set.max_rows - 1) / set.max_rows;
@@ -190,7 +197,7 @@ void multiply(const Product& at, const A* a, const P* packed, const A* bias, A* 
       const A* const init = k > 0 || at.add ? c + p * kPanel<A> : bias == nullptr ? nullptr : bias + p * kPanel<A>;
       const int64_t ld_init = k > 0 || at.add ? at.ldc : 0;
       // Every tile asks for its share of the next panel, which is there when the last tile is done.
-      const P* ahead = packed + (p + count) * panel + line * kPanel<P>;
+      const P* ahead = packed + (p + count < at.end ? p + count : at.first) * panel + line * kPanel<P>;
       const int64_t share = (line_end - line + tile_count - 1) / tile_count;
       for_row_tiles(at.M, set.max_rows, [&](int64_t m, int rows) {
         for (int64_t i = 0; tile_count > 1 && i < share; ++i) __builtin_prefetch(ahead + i * kPanel<P>, 0, 2);
@@ -256,30 +263,27 @@ void transposed(
   });
 }
 
-template <typename A>
-struct Square {
-  static constexpr int kSide = 4;
-  typedef A Vector __attribute__((vector_size(kSide * sizeof(A)), aligned(alignof(A)), may_alias));
-};
-
 // out (4, 4) in rows of ld_out = in^T
 template <typename A>
 inline void transpose_square(const A* in, int64_t ld, A* out, int64_t ld_out) {
-  using Vector = typename Square<A>::Vector;
-  const auto row = [&](int i) { return reinterpret_cast<const Vector*>(in + i * ld); };
-  const Vector a = *row(0), b = *row(1), c = *row(2), d = *row(3);
-  const Vector ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const Vector cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  const auto at = [&](int i) { return reinterpret_cast<Vector*>(out + i * ld_out); };
-  *at(0) = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
-  *at(1) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
-  *at(2) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
-  *at(3) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+  using Four = typename Vectors<A>::Four;
+  using InMemory = typename Vectors<A>::FourInMemory;
+  Four row[4], low[2], high[2], to[4];
+  for (int i = 0; i < 4; ++i) row[i] = *reinterpret_cast<const InMemory*>(in + i * ld);
+  for (int i = 0; i < 2; ++i) {
+    shuffle<0, 4, 1, 5>(row[2 * i], row[2 * i + 1], low[i]);
+    shuffle<2, 6, 3, 7>(row[2 * i], row[2 * i + 1], high[i]);
+  }
+  shuffle<0, 1, 4, 5>(low[0], low[1], to[0]);
+  shuffle<2, 3, 6, 7>(low[0], low[1], to[1]);
+  shuffle<0, 1, 4, 5>(high[0], high[1], to[2]);
+  shuffle<2, 3, 6, 7>(high[0], high[1], to[3]);
+  for (int i = 0; i < 4; ++i) *reinterpret_cast<InMemory*>(out + i * ld_out) = to[i];
 }
 
 template <typename A>
 void pack_columns(int64_t N, int64_t K, const A* w, int64_t ldw, A* packed, int64_t panel) {
-  constexpr int kSide = Square<A>::kSide;
+  constexpr int kSide = 4;
   for (int64_t n = 0; n < N; n += kPanel<A>, packed += panel) {
     const int64_t count = std::min(kPanel<A>, N - n), squares = count / kSide * kSide;
     int64_t k = 0;
@@ -341,13 +345,13 @@ FASTDRAW_CLONES void pair_lines(
 }  // namespace
 
 void multiply_packed(const Product& product, const float* a, const float* packed, const float* bias, float* c) {
-  multiply(product, a, packed, bias, c);
+  multiply_panels(product, a, packed, bias, c);
 }
 void multiply_packed(const Product& product, const double* a, const double* packed, const double* bias, double* c) {
-  multiply(product, a, packed, bias, c);
+  multiply_panels(product, a, packed, bias, c);
 }
 void multiply_packed(const Product& product, const float* a, const Pair* packed, const float* bias, float* c) {
-  multiply(product, a, packed, bias, c);
+  multiply_panels(product, a, packed, bias, c);
 }
 
 void multiply_transposed(

@@ -18,8 +18,7 @@ namespace {
 
 constexpr int64_t kStrip = 16;  // rows of the image at a time
 
-// error = image - sigmoid(canvas), in rows of ld, and the slope of the sigmoid. In two loops: in one, the operations
-// that wait for one another are more than a processor looks ahead.
+// In two loops: in one, the operations that wait for one another are more than a processor looks ahead.
 template <typename A>
 inline void subtract_sigmoid(
     int64_t count, int64_t width, const A* __restrict image, const A* __restrict canvas, A* __restrict error,
@@ -36,16 +35,6 @@ inline void subtract_sigmoid(
   }
 }
 
-FASTDRAW_CLONES void make_error(
-    int64_t count, int64_t width, const float* image, const float* canvas, float* error, float* slope, int64_t ld) {
-  subtract_sigmoid(count, width, image, canvas, error, slope, ld);
-}
-FASTDRAW_CLONES void make_error(
-    int64_t count, int64_t width, const double* image, const double* canvas, double* error, double* slope, int64_t ld) {
-  subtract_sigmoid(count, width, image, canvas, error, slope, ld);
-}
-
-// From the gradient of the error, in rows of ld, to those of what it was made of.
 template <typename A>
 inline void add_error_gradient(
     int64_t count, int64_t width, const A* __restrict derror, const A* __restrict slope, int64_t ld,
@@ -59,6 +48,17 @@ inline void add_error_gradient(
   }
 }
 
+}  // namespace
+
+FASTDRAW_CLONES void make_error(
+    int64_t count, int64_t width, const float* image, const float* canvas, float* error, float* slope, int64_t ld) {
+  subtract_sigmoid(count, width, image, canvas, error, slope, ld);
+}
+FASTDRAW_CLONES void make_error(
+    int64_t count, int64_t width, const double* image, const double* canvas, double* error, double* slope, int64_t ld) {
+  subtract_sigmoid(count, width, image, canvas, error, slope, ld);
+}
+
 FASTDRAW_CLONES void error_gradient(
     int64_t count, int64_t width, const float* derror, const float* slope, int64_t ld, float* dimage, float* dcanvas) {
   add_error_gradient(count, width, derror, slope, ld, dimage, dcanvas);
@@ -68,8 +68,6 @@ FASTDRAW_CLONES void error_gradient(
     double* dcanvas) {
   add_error_gradient(count, width, derror, slope, ld, dimage, dcanvas);
 }
-
-}  // namespace
 
 template <typename A>
 Glimpse<A>::Glimpse(const Grid& grid, int64_t C, bool error)

@@ -8,6 +8,19 @@
 
 namespace fastdraw {
 
+// error = image - sigmoid(canvas) of `count` rows, and the slope of the sigmoid, both in rows of ld.
+void make_error(
+    int64_t count, int64_t width, const float* image, const float* canvas, float* error, float* slope, int64_t ld);
+void make_error(
+    int64_t count, int64_t width, const double* image, const double* canvas, double* error, double* slope, int64_t ld);
+
+// From the gradient of the error, in rows of ld, what is added to dimage (unless null) and to dcanvas.
+void error_gradient(
+    int64_t count, int64_t width, const float* derror, const float* slope, int64_t ld, float* dimage, float* dcanvas);
+void error_gradient(
+    int64_t count, int64_t width, const double* derror, const double* slope, int64_t ld, double* dimage,
+    double* dcanvas);
+
 // Reads and writes glimpses of one sample at a time in scratch memory of its own. All arrays are contiguous, of the
 // compute type A, with no alignment assumed.
 template <typename A>

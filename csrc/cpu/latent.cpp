@@ -311,6 +311,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_kl_bwd(
 
 }  // namespace
 
+FASTDRAW_CLONES void tanh_row(int64_t size, float* x) {
+#pragma omp simd
+  for (int64_t k = 0; k < size; ++k) x[k] = tanh(x[k]).value;
+}
+FASTDRAW_CLONES void tanh_row(int64_t size, double* x) {
+#pragma omp simd
+  for (int64_t k = 0; k < size; ++k) x[k] = tanh(x[k]).value;
+}
+
+FASTDRAW_CLONES void scale_row(int64_t size, float factor, float* x) {
+  for (int64_t k = 0; k < size; ++k) x[k] *= factor;
+}
+FASTDRAW_CLONES void scale_row(int64_t size, double factor, double* x) {
+  for (int64_t k = 0; k < size; ++k) x[k] *= factor;
+}
+
 STABLE_TORCH_LIBRARY_IMPL(fastdraw, CPU, m) {
   m.impl("gaussian_kl", TORCH_BOX(&gaussian_kl));
   m.impl("gaussian_kl_bwd", TORCH_BOX(&gaussian_kl_bwd));

@@ -37,4 +37,10 @@ void sample_row_bwd(
     int64_t Z, const double* dz, const double* log_sigma, const double* noise, double* dmu, double* dlog_sigma,
     double* dnoise);
 
+// x = tanh(x);  x = factor x
+void tanh_row(int64_t size, float* x);
+void tanh_row(int64_t size, double* x);
+void scale_row(int64_t size, float factor, float* x);
+void scale_row(int64_t size, double factor, double* x);
+
 }  // namespace fastdraw

@@ -9,7 +9,22 @@
 #include "cpu/simd.h"
 #include "cpu/vectors.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace fastdraw {
+
+void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+  constexpr size_t kHuge = size_t{2} << 20;
+  const size_t address = reinterpret_cast<size_t>(data), begin = (address + kHuge - 1) / kHuge * kHuge;
+  if (address + bytes >= begin + kHuge) {
+    madvise(reinterpret_cast<void*>(begin), (address + bytes - begin) / kHuge * kHuge, MADV_HUGEPAGE);
+  }
+#endif
+}
+
 namespace {
 
 using torch::headeronly::BFloat16;

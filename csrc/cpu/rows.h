@@ -4,6 +4,7 @@
 
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -18,20 +19,36 @@ using torch::headeronly::ScalarType;
 template <typename A>
 constexpr int64_t kLanes = 32 / sizeof(A);
 
-// A matrix in scratch memory, zero at first. Rows begin on a cache line and are padded with zeros to whole lines, `ld`
-// elements, so that loops over `ld` need no tail.
+// Ask for pages of 2 MiB where memory is large: a page fault for every 4 KiB costs several percent of a training step.
+void use_huge_pages(void* data, size_t bytes);
+
+// Memory that begins on a cache line and is not set to anything.
 template <typename A>
-class Matrix {
+class Buffer {
   static constexpr std::align_val_t kLine{64};
   struct Free {
     void operator()(A* data) const { ::operator delete[](data, kLine); }
   };
-  int64_t rows_, ld_;
   std::unique_ptr<A[], Free> data_;
 
  public:
-  Matrix(int64_t rows, int64_t columns)
-      : rows_(rows), ld_(round_up(columns, 64 / sizeof(A))), data_(new (kLine) A[static_cast<size_t>(rows_ * ld_)]()) {}
+  explicit Buffer(int64_t size) : data_(new (kLine) A[static_cast<size_t>(size)]) {
+    use_huge_pages(data_.get(), static_cast<size_t>(size) * sizeof(A));
+  }
+  A* get() const { return data_.get(); }
+};
+
+// A matrix in scratch memory, zero at first. Rows begin on a cache line and are padded with zeros to whole lines, `ld`
+// elements, so that loops over `ld` need no tail.
+template <typename A>
+class Matrix {
+  int64_t ld_;
+  Buffer<A> data_;
+
+ public:
+  Matrix(int64_t rows, int64_t columns) : ld_(round_up(columns, 64 / sizeof(A))), data_(rows * ld_) {
+    std::fill_n(data_.get(), rows * ld_, A{0});
+  }
   int64_t ld() const { return ld_; }
   A* row(int64_t i) { return data_.get() + i * ld_; }
   const A* row(int64_t i) const { return data_.get() + i * ld_; }

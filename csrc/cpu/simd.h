@@ -7,11 +7,16 @@
 #include <cmath>
 #include <cstdint>
 
+// Compilers that know the levels x86-64-v3 (AVX2, FMA) and x86-64-v4 (AVX-512). Others make code that is right and
+// slow.
+#if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 18) || (!defined(__clang__) && __GNUC__ >= 12))
+#define FASTDRAW_X86_LEVELS
+#endif
+
 // Compile a function, with all that is inlined into it, for plain x86-64, AVX2 and AVX-512; the loader picks the best
-// that the machine can run. It needs glibc's ifunc, which sanitizers do not survive, and a compiler that knows the
-// names.
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
-    ((defined(__clang__) && __clang_major__ >= 18) || (!defined(__clang__) && __GNUC__ >= 12))
+// that the machine can run. It needs glibc's ifunc, which sanitizers do not survive.
+#if defined(FASTDRAW_X86_LEVELS) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
 #define FASTDRAW_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"), flatten))
 #else
 #define FASTDRAW_CLONES

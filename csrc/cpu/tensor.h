@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <optional>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "cpu/rows.h"
 
@@ -77,16 +79,39 @@ inline void check_dim(const char* op, const char* name, const Tensor& tensor, in
   STD_TORCH_CHECK(tensor.dim() == dim, op, ": ", name, " must have ", dim, " dimensions, got ", tensor.dim());
 }
 
+inline void check_shape(const char* op, const char* name, const Tensor& tensor, const int64_t* shape, size_t dim) {
+  const auto sizes = tensor.sizes();
+  STD_TORCH_CHECK(
+      std::equal(sizes.begin(), sizes.end(), shape, shape + dim), op, ": ", name, " must have shape ",
+      shape_text(shape, dim), ", got ", shape_text(sizes.data(), sizes.size()));
+}
+
 inline void check_tensor(
     const char* op, const char* name, const Tensor& tensor, ScalarType dtype, std::initializer_list<int64_t> shape) {
   const ScalarType got = tensor.scalar_type();
   STD_TORCH_CHECK(
       got == dtype, op, ": ", name, " must be ", torch::headeronly::toString(dtype), " as the other arguments, got ",
       torch::headeronly::toString(got));
-  const auto sizes = tensor.sizes();
-  STD_TORCH_CHECK(
-      std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end()), op, ": ", name, " must have shape ",
-      shape_text(shape.begin(), shape.size()), ", got ", shape_text(sizes.data(), sizes.size()));
+  check_shape(op, name, tensor, shape.begin(), shape.size());
+}
+
+// The integers of a tensor (B,), or `otherwise` where there is none. One out of range would reach beyond other tensors,
+// and compiled code gets here unchecked.
+inline std::vector<int64_t> load_counts(
+    const char* op, const char* name, const std::optional<Tensor>& tensor, int64_t B, int64_t low, int64_t high,
+    int64_t otherwise) {
+  std::vector<int64_t> counts(static_cast<size_t>(B), otherwise);
+  if (!tensor) return counts;
+  const bool narrow = tensor->scalar_type() == ScalarType::Int;
+  check_tensor(op, name, *tensor, narrow ? ScalarType::Int : ScalarType::Long, {B});
+  const void* data = tensor->const_data_ptr();
+  for (int64_t b = 0; b < B; ++b) {
+    const int64_t at = b * tensor->stride(0);
+    counts[b] = narrow ? static_cast<const int32_t*>(data)[at] : static_cast<const int64_t*>(data)[at];
+    STD_TORCH_CHECK(
+        counts[b] >= low && counts[b] <= high, op, ": ", name, " must lie in ", low, "..", high, ", got ", counts[b]);
+  }
+  return counts;
 }
 
 // Call `body` with a value of the type in which `dtype` is computed and accumulated.
@@ -105,7 +130,7 @@ void with_compute_type(const char* op, ScalarType dtype, const Body& body) {
 template <typename Work>
 void run_parallel(const Work& work, int64_t count, int64_t cost) {
   constexpr int64_t kThreadCost = 200'000;  // about 30 us: several times what waking a thread takes
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kThreadCost / cost), work);
+  torch::stable::parallel_for(0, count, kThreadCost / std::clamp<int64_t>(cost, 1, kThreadCost), work);
 }
 
 }  // namespace fastdraw

@@ -7,8 +7,7 @@
 
 namespace fastdraw {
 
-// Written out, because compilers keep sums in registers, and add up their lanes well, only if told. Rows begin
-// anywhere.
+// Rows in memory begin anywhere.
 template <typename A>
 struct Vectors {
   typedef A Value __attribute__((vector_size(32)));
@@ -25,7 +24,7 @@ inline void shuffle(const V& a, const V& b, V& to) {
 #if defined(__clang__)
   to = __builtin_shufflevector(a, b, lanes...);
 #else
-  typedef std::conditional_t<sizeof(a[0]) == 4, int32_t, int64_t> Mask __attribute__((vector_size(32)));
+  typedef std::conditional_t<sizeof(a[0]) == 4, int32_t, int64_t> Mask __attribute__((vector_size(sizeof(V))));
   to = __builtin_shuffle(a, b, Mask{lanes...});
 #endif
 }

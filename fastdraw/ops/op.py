@@ -42,6 +42,7 @@ class Native(NamedTuple):
     # How many of the last outputs are for the backward alone. It gets them after the saved tensors, and then a gradient
     # that is zero may be None.
     kept: int = 0
+    batched: bool = True  # whether every tensor has the batch first, so that a mapped dimension can join it
 
 
 class Op:
@@ -124,7 +125,12 @@ class _TorchOp:
     """
 
     def __init__(
-        self, overload: Any, fake: Callable[..., Any], setup: Callable[..., None], differentiate: Callable[..., Any]
+        self,
+        overload: Any,
+        fake: Callable[..., Any],
+        setup: Callable[..., None],
+        differentiate: Callable[..., Any],
+        batched: bool,
     ):
         def forward(ctx: Any, *arguments: Any) -> Any:
             with _BelowAutograd():
@@ -133,6 +139,8 @@ class _TorchOp:
             return outputs
 
         def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+            if not batched:
+                raise NotImplementedError(f"{name} cannot be mapped; fastdraw.ops has a function that can")
             return _fold_into_batch(self, info, in_dims, arguments)
 
         name = overload.name()
@@ -197,8 +205,10 @@ def _register(namespace: str, name: str, native: Native) -> _TorchOp:
             )
         return tuple(next(found) if need else None for need in needs)
 
-    backward = _TorchOp(_overload(namespace, f"{name}_bwd"), native.fake_bwd, save_bwd, second_derivative)
-    return _TorchOp(_overload(namespace, name), native.fake, save, first_derivative)
+    backward = _TorchOp(
+        _overload(namespace, f"{name}_bwd"), native.fake_bwd, save_bwd, second_derivative, native.batched
+    )
+    return _TorchOp(_overload(namespace, name), native.fake, save, first_derivative, native.batched)
 
 
 def _fold_into_batch(

@@ -14,12 +14,10 @@ One step, from the states of the step before:
 and in the end nll = bernoulli_nll(canvas, x).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import reference
 from ..checks import check_counts, check_tensors, check_window_options
@@ -30,7 +28,8 @@ from .glimpse import draw_read, glimpse_write
 from .latent import sample_kl
 from .likelihood import bernoulli_nll
 from .lstm import lstm_step
-from .op import Native, Op
+from .op import Op
+from .rollout_native import _draw_generate, _draw_rollout, flat_options, multiplies_in_bfloat16, saved_rows
 
 
 def _attend(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -101,10 +100,15 @@ def draw_rollout(
             step_ops=_STEP,
             **options,
         )
-    saved = _saved_shape(weights, noise, image, labels, steps, n_read, n_write)
     tensors = noise, image, labels, lengths, steps, *weights
-    scalars = n_read or 0, n_write or 0, *_flat(options), _multiplies_in_bfloat16(noise)
-    return DrawOutput(*_draw_rollout(*tensors, *scalars, *saved)[:3])
+    scalars = (
+        n_read or 0,
+        n_write or 0,
+        *flat_options(options),
+        multiplies_in_bfloat16(noise),
+        saved_rows(tensors, steps),
+    )
+    return DrawOutput(*_draw_rollout(*tensors, *scalars)[:3])
 
 
 def draw_generate(
@@ -148,22 +152,14 @@ def draw_generate(
             step_ops=_STEP,
             **options,
         )
-    saved = _saved_shape(weights, noise, None, labels, steps, None, n_write)
     tensors = noise, labels, lengths, steps, *weights
-    scalars = n_write or 0, *_flat(options), _multiplies_in_bfloat16(noise), frames
-    return _draw_generate(*tensors, *scalars, *saved)[0]
+    scalars = n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise), frames, saved_rows(tensors, steps)
+    return _draw_generate(*tensors, *scalars)[0]
 
 
 def _steps_one_by_one(op: Op, noise: Tensor) -> bool:
     """Whether a call runs as a loop over the ops of a step: there is no kernel, or torch.func looks into the loop."""
     return op.backend(noise) == "reference" or torch._C._are_functorch_transforms_active()
-
-
-def _multiplies_in_bfloat16(noise: Tensor) -> bool:
-    """Whether products take their matrices in bfloat16, to which the kernels round float32 as they pack it."""
-    if noise.dtype == torch.float32 and autocast.is_enabled(noise.device.type):
-        return torch.get_autocast_dtype(noise.device.type) == torch.bfloat16
-    return noise.dtype == torch.bfloat16
 
 
 def _check_options(op: str, options: dict[str, Any]) -> None:
@@ -208,6 +204,9 @@ def _check(
         raise ValueError(f"{op}: noise must hold at least one step, got T = 0")
     if labels is not None and sizes["L"] < 1:
         raise ValueError(f"{op}: labels must hold at least one item, got L = 0")
+    empty = [letter for letter in "CHWUZ" + ("DA" if labels is not None else "") if sizes[letter] < 1]
+    if empty:
+        raise ValueError(f"{op}: only the batch may be empty, got {' = '.join(empty)} = 0")
     if labels is None and lengths is not None:
         raise ValueError(f"{op}: lengths count the items of labels, and labels is None; leave both out")
     pixels = sizes["C"] * sizes["H"] * sizes["W"]
@@ -263,234 +262,3 @@ SHAPES = {
     "h0_dec": "U",
     "canvas0": "C H W",
 }
-
-
-def _flat(options: dict[str, Any]) -> tuple[Any, ...]:
-    """Options as the kernels take them: tanh_prior, standard_first, log_variance, per_axis, eps."""
-    chosen = Options(**options)
-    return (
-        chosen.prior_activation == "tanh",
-        chosen.first_prior == "standard",
-        chosen.log_variance,
-        chosen.stride == "per_axis",
-        chosen.eps,
-    )
-
-
-def _options(scalars: Sequence[Any]) -> dict[str, Any]:
-    """The opposite of `_flat`."""
-    tanh_prior, standard_first, log_variance, per_axis, eps = scalars
-    return {
-        "prior_activation": "tanh" if tanh_prior else "linear",
-        "first_prior": "standard" if standard_first else "learned",
-        "log_variance": log_variance,
-        "stride": "per_axis" if per_axis else "max",
-        "eps": eps,
-    }
-
-
-def _compute_dtype(noise: Tensor) -> torch.dtype:
-    return torch.float64 if noise.dtype == torch.float64 else torch.float32
-
-
-def _saved_shape(
-    weights: DrawWeights,
-    noise: Tensor,
-    image: Tensor | None,
-    labels: Tensor | None,
-    steps: Tensor | None,
-    n_read: int | None,
-    n_write: int | None,
-) -> tuple[int, int]:
-    """Of what the forward pass keeps: a row for every step of a sample (`Record` in csrc/cpu/recurrence.h), or none."""
-    tensors = noise, image, labels, *weights
-    if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors):
-        return 0, 0
-    panel = 64 // _compute_dtype(noise).itemsize
-
-    def width(*parts: int) -> int:
-        return sum(-(-part // panel) * panel for part in parts)
-
-    channels, height, wide = weights.canvas0.shape
-    pixels, units, latent = channels * height * wide, weights.dec_hh.shape[1], noise.shape[2]
-    items = 0 if labels is None else labels.shape[2]
-    scores = 0 if labels is None or weights.align_v is None else weights.align_v.shape[0]
-    patch = channels * n_write**2 if n_write else pixels
-    total = width(scores, 2 * latent, 4 * units, latent + items, patch, 5 if n_write else 0, units, units, pixels)
-    if image is not None:
-        glimpse = 2 * (channels * n_read**2 if n_read else pixels)
-        total += width(5 if n_read else 0, 4 * units, glimpse, units, 2 * latent, units, units)
-    if steps is None or torch.compiler.is_compiling() or isinstance(steps, FakeTensor):
-        return noise.shape[0] * noise.shape[1], total
-    return int(steps.sum()), total
-
-
-def _rounded(weights):
-    """The weights with which the kernels multiply in bfloat16; the gradient passes through unrounded."""
-    return [w if w is None or w.dim() != 2 else w + (w.bfloat16() - w).detach() for w in weights]
-
-
-def _reference_rollout(noise, image, labels, lengths, steps, *rest):
-    weights, (n_read, n_write, *options, bfloat16) = rest[:WEIGHTS], rest[WEIGHTS : WEIGHTS + 8]
-    weights = DrawWeights(*_rounded(weights) if bfloat16 else weights)
-    given = {"n_read": n_read or None, "n_write": n_write or None, "steps": steps, **_options(options)}
-    return tuple(reference.draw_rollout(weights, image, labels, lengths, noise, **given))
-
-
-def _reference_generate(noise, labels, lengths, steps, *rest):
-    weights, (n_write, *options, bfloat16, frames) = rest[:WEIGHTS], rest[WEIGHTS : WEIGHTS + 8]
-    weights = DrawWeights(*_rounded(weights) if bfloat16 else weights)
-    given = {"n_write": n_write or None, "steps": steps, "frames": frames, **_options(options)}
-    return reference.draw_generate(weights, labels, lengths, noise, **given)
-
-
-def _reference_bwd(function, grads, tensors, scalars):
-    """Gradients of the float tensors, in plain PyTorch and in float32 at least; None for the other tensors."""
-    dtype, compute = tensors[0].dtype, _compute_dtype(tensors[0])
-    places = [k for k, x in enumerate(tensors) if x is not None and x.is_floating_point()]
-    with torch.enable_grad():
-        inputs = [tensors[k] if tensors[k].requires_grad else tensors[k].detach().requires_grad_() for k in places]
-        given = list(tensors)
-        for k, x in zip(places, inputs, strict=True):
-            given[k] = x.to(compute)
-        outputs = function(*given, *scalars)
-        outputs = [x.to(dtype) for x in (outputs if isinstance(outputs, tuple) else (outputs,))]
-        found = torch.autograd.grad(outputs, inputs, grads, create_graph=True, allow_unused=True)
-    gradients = dict(zip(places, found, strict=True))
-    return [gradients.get(k) for k in range(len(tensors))]
-
-
-def _or_empty(gradient, wanted, noise):
-    return noise.new_empty(0) if gradient is None or not wanted else gradient
-
-
-def _reference_rollout_bwd(dnll, dkl, dcanvas, saved, noise, *rest):
-    scalars, needs = rest[WEIGHTS + 4 : -3], rest[-3:]
-    dnoise, dimage, dlabels, _lengths, _steps, *dweights = _reference_bwd(
-        _reference_rollout, (dnll, dkl, dcanvas), (noise, *rest[: WEIGHTS + 4]), scalars
-    )
-    found = zip((dimage, dlabels, dnoise, *dweights), (*needs, *[True] * WEIGHTS), strict=True)
-    return tuple(_or_empty(gradient, wanted, noise) for gradient, wanted in found)
-
-
-def _reference_generate_bwd(dcanvas, saved, noise, *rest):
-    scalars, needs = rest[WEIGHTS + 3 : -2], rest[-2:]
-    dnoise, dlabels, _lengths, _steps, *dweights = _reference_bwd(
-        _reference_generate, (dcanvas,), (noise, *rest[: WEIGHTS + 3]), scalars
-    )
-    found = zip((dlabels, dnoise, *dweights), (*needs, *[True] * WEIGHTS), strict=True)
-    return tuple(_or_empty(gradient, wanted, noise) for gradient, wanted in found)
-
-
-def _fake_saved(noise, rows, width):
-    return noise.new_empty(rows, width, dtype=_compute_dtype(noise))
-
-
-def _fake_rollout(noise, image, labels, lengths, steps, *rest):
-    steps_taken, batch, _latent = noise.shape
-    nll, kl = noise.new_empty(batch), noise.new_empty(steps_taken, batch)
-    return nll, kl, noise.new_empty(image.shape), _fake_saved(noise, *rest[-2:])
-
-
-def _fake_generate(noise, labels, lengths, steps, *rest):
-    canvas0, (frames, *saved) = DrawWeights(*rest[:WEIGHTS]).canvas0, rest[-3:]
-    shape = (noise.shape[1], *canvas0.shape)
-    return noise.new_empty((noise.shape[0], *shape) if frames else shape), _fake_saved(noise, *saved)
-
-
-def _fake_gradients(noise, weights, labels, n_read, n_write, encoder):
-    """Those of the weights; empty for a weight that the call has no use for."""
-    absent = {"align": labels is None, "read": not n_read, "write": not n_write}
-    absent |= dict.fromkeys(("enc", "posterior", "h0_enc"), not encoder)
-    return [
-        noise.new_empty(0)
-        if weight is None or absent.get(name.split("_")[0], False) or absent.get(name, False)
-        else weight.new_empty(weight.shape)
-        for name, weight in zip(DrawWeights._fields, weights, strict=True)
-    ]
-
-
-def _fake_rollout_bwd(dnll, dkl, dcanvas, saved, noise, image, labels, lengths, steps, *rest):
-    n_read, n_write, *_options = rest[WEIGHTS:-3]
-    inputs = zip((image, labels, noise), rest[-3:], strict=True)
-    found = [noise.new_empty(x.shape if wanted else 0) for x, wanted in inputs]
-    return *found, *_fake_gradients(noise, rest[:WEIGHTS], labels, n_read, n_write, True)
-
-
-def _fake_generate_bwd(dcanvas, saved, noise, labels, lengths, steps, *rest):
-    inputs = zip((labels, noise), rest[-2:], strict=True)
-    found = [noise.new_empty(x.shape if wanted else 0) for x, wanted in inputs]
-    return *found, *_fake_gradients(noise, rest[:WEIGHTS], labels, 0, rest[WEIGHTS], False)
-
-
-def _none_if_empty(gradients, tensors):
-    pairs = zip(gradients, tensors, strict=True)
-    return [None if x is None or gradient.shape != x.shape else gradient for gradient, x in pairs]
-
-
-def _backward_rollout(bwd, grads, tensors, scalars, needs):
-    *tensors, saved = tensors
-    noise, image, labels, _lengths, _steps, *weights = tensors
-    shapes = noise.shape[1:2], noise.shape[:2], image.shape
-    grads = [noise.new_zeros(shape) if g is None else g for g, shape in zip(grads, shapes, strict=True)]
-    found = bwd(*grads, saved, *tensors, *scalars[:-2], needs[1], needs[2], needs[0])
-    dimage, dlabels, dnoise, *dweights = _none_if_empty(found, (image, labels, noise, *weights))
-    return dnoise, dimage, dlabels, None, None, *dweights
-
-
-def _backward_generate(bwd, grads, tensors, scalars, needs):
-    *tensors, saved = tensors
-    noise, labels, _lengths, _steps, *weights = tensors
-    shape = noise.shape[0 if scalars[-3] else 1 : 2] + DrawWeights(*weights).canvas0.shape  # of frames, or a canvas
-    grads = [noise.new_zeros(shape) if g is None else g for g in grads]
-    found = bwd(*grads, saved, *tensors, *scalars[:-2], needs[1], needs[0])
-    dlabels, dnoise, *dweights = _none_if_empty(found, (labels, noise, *weights))
-    return dnoise, dlabels, None, None, *dweights
-
-
-WEIGHTS = len(DrawWeights._fields)
-_TENSORS = "Tensor noise, {image}Tensor? labels, Tensor? lengths, Tensor? steps" + "".join(
-    f", Tensor? {name}" for name in DrawWeights._fields
-)
-_SCALARS = (
-    "int n_write, bool tanh_prior, bool standard_first, bool log_variance, bool per_axis, float eps, bool bfloat16"
-)
-_ROLLOUT = f"{_TENSORS.format(image='Tensor image, ')}, int n_read, {_SCALARS}"
-_GENERATE = f"{_TENSORS.format(image='')}, {_SCALARS}, bool frames"
-_GRADIENTS = "".join(f", Tensor d{name}" for name in DrawWeights._fields)
-
-_draw_rollout = Op(
-    "draw_rollout",
-    "rollout",
-    _reference_rollout,
-    Native(
-        frozenset({"cpu"}),
-        f"({_ROLLOUT}, int saved_rows, int saved_width) -> (Tensor nll, Tensor kl, Tensor canvas, Tensor saved)",
-        f"(Tensor dnll, Tensor dkl, Tensor dcanvas, Tensor saved, {_ROLLOUT}, bool need_dimage, bool need_dlabels,"
-        f" bool need_dnoise) -> (Tensor dimage, Tensor dlabels, Tensor dnoise{_GRADIENTS})",
-        _fake_rollout,
-        _fake_rollout_bwd,
-        5 + WEIGHTS,
-        _backward_rollout,
-        _reference_rollout_bwd,
-        kept=1,
-    ),
-)
-
-_draw_generate = Op(
-    "draw_generate",
-    "rollout",
-    _reference_generate,
-    Native(
-        frozenset({"cpu"}),
-        f"({_GENERATE}, int saved_rows, int saved_width) -> (Tensor canvas, Tensor saved)",
-        f"(Tensor dcanvas, Tensor saved, {_GENERATE}, bool need_dlabels, bool need_dnoise)"
-        f" -> (Tensor dlabels, Tensor dnoise{_GRADIENTS})",
-        _fake_generate,
-        _fake_generate_bwd,
-        4 + WEIGHTS,
-        _backward_generate,
-        _reference_generate_bwd,
-        kept=1,
-    ),
-)
