@@ -231,9 +231,15 @@ void transposed(
       for_row_tiles(bottom - top, set.max_rows, [&](int64_t m, int rows) {
         const A* from = a + k * lda + top + m;
         A* to = scratch + m * depth;
-        for (int64_t q = 0; q < depth; ++q, from += lda, to += rows) {
-          // A call of memcpy for every few elements would take longer than copying them.
-          for (int i = 0; i < rows; ++i) to[i] = from[i];
+        // With a number of rows that compilers know, they copy vectors.
+        if (rows == kMaxRows) {
+          for (int64_t q = 0; q < depth; ++q, from += lda, to += kMaxRows) {
+            for (int i = 0; i < kMaxRows; ++i) to[i] = from[i];
+          }
+        } else {
+          for (int64_t q = 0; q < depth; ++q, from += lda, to += rows) {
+            for (int i = 0; i < rows; ++i) to[i] = from[i];
+          }
         }
       });
       for (int64_t p = 0; p < panels<A>(columns); ++p) {
