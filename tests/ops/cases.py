@@ -326,7 +326,7 @@ class Draw(NamedTuple):
         """Weights in the scale of a fresh nn.Linear."""
 
         def linear(*shape: int) -> Tensor:
-            return make.normal(*shape, scale=shape[-1] ** -0.5)
+            return make.normal(*shape, scale=max(shape[-1], 1) ** -0.5)
 
         _B, C, H, W, _T, _L, D, A, U, Z, n_read, n_write = self
         glimpse = 2 * (self.pixels if n_read is None else C * n_read**2)
