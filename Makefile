@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo install test lint bench gpu docs clean
+SANITIZED := build/sanitize/lib
+
+.PHONY: demo install test sanitize lint bench gpu docs clean
 
 demo: install
 	$(BIN)/fastdraw demo --out demo
@@ -23,6 +25,14 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 test: install lint
 	$(BIN)/python -m pytest tests
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/ops -k triton
+
+# Python brings neither libasan nor, at that point, the C++ library that it looks into; what Python leaks is its own.
+# pytest would keep what a sanitizer writes as it ends the process.
+sanitize: install
+	FASTDRAW_SANITIZE=1 FASTDRAW_CUDA=0 CXX=g++ $(BIN)/python setup.py --quiet build --build-lib $(SANITIZED)
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(SANITIZED) \
+	$(BIN)/pytest --import-mode=append --capture=sys tests/ops -k 'cpu and not compile and not export and not opcheck'
 
 lint: install
 	$(BIN)/ruff check .
