@@ -6,6 +6,7 @@ A block stands between <!-- name --> and <!-- /name -->.
 import json
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fastdraw import info
@@ -34,7 +35,7 @@ def _percent(share: dict[str, float]) -> str:
 
 
 def _demo() -> str:
-    run = _figures("demo/metrics.json")
+    run, faster = _figures("demo/metrics.json"), _figures("demo/speed.json")["faster"]
     seconds = run["seconds"]
     drawn = run["accuracy"]["1"]
     return (
@@ -42,8 +43,42 @@ def _demo() -> str:
         f"{seconds['command'] / 60:.1f} minutes on 2 CPU cores, {seconds['training'] / 60:.1f} of them for "
         f"{run['settings']['steps']} steps of training. A reader that was trained on real digits only, and reads "
         f"{_percent(run['reader'])} of held-out real digits right, read {_percent(drawn)} of {drawn['total']} drawn "
-        "digits as the digit asked for (95 % Wilson intervals, over the drawings of one training run)."
+        "digits as the digit asked for (95 % Wilson intervals, over the drawings of one training run). A step of its "
+        f"training is {faster['before']['median']:.1f} times as fast as it was while the recurrence was a loop over "
+        f"fused ops, and {faster['eager']['median']:.1f} times as fast as in plain PyTorch "
+        "([measured in turns](docs/results/demo/speed.json))."
     )
+
+
+WORK = {
+    "training-100": "training step, B=100, T=20",
+    "training-16": "training step, B=16, T=30",
+    "training-1": "training step, B=1, T=30",
+    "generate-64": "drawing, B=64, T=30",
+    "generate-1": "drawing, B=1, T=30",
+}
+PEERS = {"floor": "matrix products alone", "eager": "PyTorch", "compile": "`torch.compile`", "jax": "JAX"}
+
+
+def _speed() -> str:
+    results = _figures("cpu.json")
+    machine = results["machine"]
+    lines = [
+        f"Times of others in units of fastdraw's, float32, {machine['threads']} threads of an {machine['cpu']} "
+        f"({', '.join(machine['instructions'])}), medians over rounds in which all took turns:",
+        "",
+        f"| seqDRAW, 32 x 64 pixels, 400 units | fastdraw | {' | '.join(PEERS.values())} |",
+        "|---|---|" + "---|" * len(PEERS),
+    ]
+    for name, title in WORK.items():
+        values = {key: times["step"] for key, times in results["rows"][name]["values"].items()}
+        ours = values["ours"]
+        ratios = [
+            f"{median(a / b for a, b in zip(values[peer], ours, strict=True)):.2f}" if peer in values else ""
+            for peer in PEERS
+        ]
+        lines.append(f"| {title} | {median(ours) * 1e3:.1f} ms | {' | '.join(ratios)} |")
+    return "\n".join(lines)
 
 
 def _results() -> str:
@@ -65,7 +100,7 @@ def _results() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"demo": _demo, "table": info.table, "results": _results}
+BLOCKS = {"demo": _demo, "table": info.table, "speed": _speed, "results": _results}
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ inline void step_row(int64_t U, A* __restrict gates, const A* __restrict c, A* _
   }
 }
 
+// Slopes are made of what is kept, i (1 - i) and not e / (1 + e)^2, as in plain PyTorch: the gates themselves are gone.
 template <typename A>
 inline void step_row_bwd(
     int64_t U, const A* __restrict gates, const A* __restrict c, const A* __restrict c_next, const A* __restrict dh,

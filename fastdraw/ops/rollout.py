@@ -59,7 +59,7 @@ def draw_rollout(
     -(nll + kl.sum(0)).
 
     Under autocast to bfloat16 the kernels round the matrices as they read them: weights, results and gradients stay
-    float32.
+    float32. Autocast to another dtype leaves them as they are.
 
     Args:
         weights: `DrawWeights`, which says the shape of each tensor.
