@@ -1,6 +1,7 @@
 """The accuracy rule of every op: at most twice the error of plain PyTorch in the same dtype, against float64."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -102,3 +103,14 @@ def to_float64(arguments: Arguments) -> Arguments:
     """The same numbers in float64; a tensor that is passed twice is still one tensor."""
     doubles = {id(x): x.double() for x in float_tensors(arguments).values()}
     return tree_map(lambda x: doubles.get(id(x), x), arguments)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,7 +1,6 @@
 """What the contract says of every op: accuracy, memory, determinism, independence of the samples of a batch."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,7 +13,7 @@ from torch.utils._pytree import tree_map
 from fastdraw import reference
 
 from .cases import DTYPES, SMALL, Case, Draw, Inputs, Run, every_case, every_run
-from .checking import Arguments, assert_matches_reference, float_tensors, run
+from .checking import Arguments, assert_matches_reference, float_tensors, run, threads
 
 # Arguments without a batch dimension; in a rollout, noise has it second.
 UNBATCHED = ("v", "w_ih", "w_hh", "b_ih", "b_hh")
@@ -121,9 +120,9 @@ def test_two_threads_equal_one_thread(run: Run) -> None:
         name: x.repeat(9999, *[1] * (x.dim() - 1)) if isinstance(x, Tensor) and name not in UNBATCHED else x
         for name, x in small.items()
     }
-    with _threads(1):
+    with threads(1):
         expected = _run(run, arguments)
-    with _threads(2):
+    with threads(2):
         actual = _run(run, arguments)
     for name, value in expected.items():
         _assert_same(actual[name], value, bitwise=_is_ours(run))
@@ -208,11 +207,3 @@ def _take(op: str, arguments: Arguments, index: Tensor) -> Arguments:
         return x.index_select(1 if op in ROLLOUTS and name == "noise" else 0, index)
 
     return {name: take(name, x) for name, x in arguments.items()}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)

@@ -1,8 +1,6 @@
 """The ways in which the rollouts may be called: by any number of threads, for any gradients, past their checks."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from torch import Tensor
 from fastdraw import ops
 
 from .cases import Draw, Inputs, Run, every_run
-from .checking import float_tensors, of_tensors
+from .checking import float_tensors, of_tensors, threads
 from .checking import run as run_with_gradients
 
 BOTH = every_run("draw_rollout", "draw_generate")
@@ -36,14 +34,6 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
     assert actual.keys() == expected.keys()
     for name, x in expected.items():
         assert torch.equal(actual[name], x), name
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
 
 
 # A batch of 40 goes through every stage together on 1 or 3 threads, and is dealt out to 2; one of 50 is dealt out to 3.
