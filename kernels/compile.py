@@ -37,10 +37,11 @@ class TritonKernel(NamedTuple):
 
 
 # The one list of Triton kernels; CUDA kernels are found by themselves, in csrc/cuda/*.cu.
-LSTM_TILE = dict(zip(("BLOCK_B", "BLOCK_U"), lstm.block_shape(400), strict=True))
+LSTM_LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+LSTM_TILE = lstm.block_shape(400, 512)
 TRITON_KERNELS = (
-    TritonKernel(lstm.lstm_gates_fwd_kernel, LSTM_TILE, lstm.LAUNCH),
-    TritonKernel(lstm.lstm_gates_bwd_kernel, LSTM_TILE, lstm.LAUNCH),
+    TritonKernel(lstm.lstm_gates_fwd_kernel, LSTM_TILE, LSTM_LAUNCH),
+    TritonKernel(lstm.lstm_gates_bwd_kernel, LSTM_TILE, LSTM_LAUNCH),
 )
 CUDA_SOURCES = tuple(sorted((ROOT / "csrc" / "cuda").glob("*.cu")))
 

@@ -16,72 +16,22 @@ import torch
 import triton
 import triton.language as tl
 
-# One 16-byte load of float32 per thread and tensor: 4 warps x 32 lanes x 4. Not yet measured on a GPU.
-TILE = 512
-# Fusion is said outright because Triton is about to change its default, and warns until one does.
-LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+from .configs import config
+from .numerics import sigmoid_and_slope, tanh_and_slope, with_unit_stride
+
 # 64 units are two whole 128-byte lines of float32 per row, and leave few lanes idle in the last block (U = 400: 11 %).
 MAX_BLOCK_U = 64
-# exp(-x) is 0 in float32 and float64 alike beyond this; without the bound an infinite gate would give inf - inf.
-EXP_RANGE = tl.constexpr(1000.0)
-LOG2_E = tl.constexpr(1.4426950408889634)
-# log(2) in two parts; the upper one has 9 bits, so that n * LN2_UPPER is exact for every n that EXP_RANGE allows.
-LN2_UPPER = tl.constexpr(0.693359375)
-LN2_LOWER = tl.constexpr(-2.1219444005469058e-4)
 
 
-def block_shape(U: int) -> tuple[int, int]:
-    """(BLOCK_B, BLOCK_U), powers of two with product TILE: narrow rows share a program, so that no lane stays idle."""
+def block_shape(U: int, tile: int) -> dict[str, int]:
+    """Powers of two with product `tile`: narrow rows share a program, so that no lane stays idle."""
     block_u = min(triton.next_power_of_2(U), MAX_BLOCK_U)
-    return TILE // block_u, block_u
+    return {"BLOCK_B": tile // block_u, "BLOCK_U": block_u}
 
 
-def grid_size(B: int, U: int, block_b: int, block_u: int) -> tuple[int]:
+def grid_size(B: int, U: int, BLOCK_B: int, BLOCK_U: int) -> tuple[int]:
     """Programs along one axis alone: the other axes end at 65535 programs, too few for large B or U."""
-    return (triton.cdiv(B, block_b) * triton.cdiv(U, block_u),)
-
-
-@triton.jit
-def reciprocal(x):
-    # Triton's own float32 division is off by up to 2 ulp.
-    if x.dtype == tl.float32:
-        return tl.div_rn(1.0, x)
-    else:
-        return 1.0 / x
-
-
-@triton.jit
-def exp_minus_abs(x):
-    # The hardware's exp2 alone loses |x| / 2 ulp to the rounding of x * log2(e): reduced to |r| <= log(2) / 2 first.
-    x = tl.abs(x)
-    x = tl.where(x > EXP_RANGE, EXP_RANGE, x)
-    n = tl.floor(x * LOG2_E + 0.5)
-    r = (n * LN2_UPPER - x) + n * LN2_LOWER
-    return tl.exp(r) * tl.exp2(-n)
-
-
-@triton.jit
-def sigmoid_and_slope(x):
-    # The slope as e / (1 + e)^2 and not s (1 - s), which has no digits left where s is close to 1.
-    e = exp_minus_abs(x)
-    r = reciprocal(1.0 + e)
-    return tl.where(x < 0.0, e * r, r), e * r * r
-
-
-@triton.jit
-def tanh_and_slope(x):
-    # Below 1/2, where 1 - e would cancel: Lambert's continued fraction x / (1 + z / (3 + z / (5 + ... z / 13))) with
-    # z = x^2, written as x minus a small correction; cut there, it is right to 2e-16.
-    e = exp_minus_abs(2.0 * x)
-    small = tl.abs(x) < 0.5
-    x_small = tl.where(small, x, 0.0)
-    z = x_small * x_small
-    num = (27.0 * z + 2772.0) * z + 45045.0
-    den = ((28.0 * z + 3150.0) * z + 62370.0) * z + 135135.0
-    r = reciprocal(tl.where(small, den, 1.0 + e))
-    large = (1.0 - e) * r
-    t = tl.where(small, x_small - x_small * (z * num * r), tl.where(x < 0.0, -large, large))
-    return t, tl.where(small, 1.0 - t * t, 4.0 * e * r * r)
+    return (triton.cdiv(B, BLOCK_B) * triton.cdiv(U, BLOCK_U),)
 
 
 @triton.jit
@@ -137,10 +87,11 @@ def lstm_gates(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torc
     h, c_next = c.new_empty(B, U), c.new_empty(B, U)
     if c.numel() == 0:
         return h, c_next
-    block_b, block_u = block_shape(U)
+    launch = config("lstm_gates", c.device)
+    blocks = block_shape(U, launch.pop("TILE"))
     with torch.cuda.device_of(c):
-        lstm_gates_fwd_kernel[grid_size(B, U, block_b, block_u)](
-            h, c_next, gates, c, B, U, gates.stride(0), c.stride(0), BLOCK_B=block_b, BLOCK_U=block_u, **LAUNCH
+        lstm_gates_fwd_kernel[grid_size(B, U, **blocks)](
+            h, c_next, gates, c, B, U, gates.stride(0), c.stride(0), **blocks, **launch
         )
     return h, c_next
 
@@ -194,15 +145,11 @@ def lstm_gates_bwd(
     dgates, dc = c.new_empty(B, 4 * U), c.new_empty(B, U)
     if c.numel() == 0:
         return dgates, dc
-    block_b, block_u = block_shape(U)
+    launch = config("lstm_gates", c.device)
+    blocks = block_shape(U, launch.pop("TILE"))
     strides = dh.stride(0), dc_next.stride(0), gates.stride(0), c.stride(0)
     with torch.cuda.device_of(c):
-        lstm_gates_bwd_kernel[grid_size(B, U, block_b, block_u)](
-            dgates, dc, dh, dc_next, gates, c, B, U, *strides, BLOCK_B=block_b, BLOCK_U=block_u, **LAUNCH
+        lstm_gates_bwd_kernel[grid_size(B, U, **blocks)](
+            dgates, dc, dh, dc_next, gates, c, B, U, *strides, **blocks, **launch
         )
     return dgates, dc
-
-
-def with_unit_stride(rows: torch.Tensor) -> torch.Tensor:
-    """The tensor itself if each of its rows lies in one piece (rows may be apart, or one row repeated), else a copy."""
-    return rows if rows.stride(-1) == 1 else rows.contiguous()

@@ -66,9 +66,10 @@ def test_page_lists_every_kernel():
 @pytest.mark.parametrize("U", [1, 2, 3, 63, 64, 65, 400, 2**14])
 @pytest.mark.parametrize("B", [1, 7, 8, 9, 513])
 def test_lstm_tiles_cover_the_batch_once(B, U):
-    block_b, block_u = lstm.block_shape(U)
-    assert block_b * block_u == lstm.TILE
+    blocks = lstm.block_shape(U, 512)
+    block_b, block_u = blocks.values()
+    assert block_b * block_u == 512
     assert block_u & (block_u - 1) == 0
-    (programs,) = lstm.grid_size(B, U, block_b, block_u)
+    (programs,) = lstm.grid_size(B, U, **blocks)
     corners = {(p // -(-U // block_u) * block_b, p % -(-U // block_u) * block_u) for p in range(programs)}
     assert corners == {(b, u) for b in range(0, B, block_b) for u in range(0, U, block_u)}
