@@ -1,6 +1,8 @@
 """What every test has: seeds, poisoned memory, and Hypothesis settings that give the same examples on every machine."""
 
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -8,6 +10,21 @@ import torch
 
 hypothesis.settings.register_profile("stable", deadline=None, derandomize=True, max_examples=12, database=None)
 hypothesis.settings.load_profile("stable")
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    from triton.runtime import interpreter
+
+    _patched: set[str] = set()
+
+    def _call(self: interpreter.InterpretedFunction, *arguments: Any, **options: Any) -> Any:
+        if self.fn.__module__ not in _patched and self.fn.__globals__.get("tl") is not interpreter.tl:
+            interpreter._patch_lang(self.fn)
+            _patched.add(self.fn.__module__)
+        return self.rewrite()(*arguments, **options)
+
+    # Triton patches its whole language for every call of a function inside a kernel, which takes more than half of the
+    # time. A launch has patched it already, but for what Triton's own functions see, and that stays patched.
+    interpreter.InterpretedFunction.__call__ = _call
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
