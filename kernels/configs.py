@@ -16,6 +16,7 @@ import torch
 # measured on a GPU: chosen so that nothing spills and a program has a few independent loads in flight.
 _AMPERE: dict[str, dict[str, int]] = {
     "filterbank": {"BLOCK_A": 64, "num_warps": 4},
+    "glimpse": {"BLOCK_H": 32, "BLOCK_W": 64, "num_warps": 4},
     "lstm_gates": {"TILE": 512, "num_warps": 4},
 }
 TABLE = {"sm_80": _AMPERE, "sm_90": _AMPERE, "sm_100": _AMPERE}

@@ -69,3 +69,9 @@ def tanh_and_slope(x):
 def with_unit_stride(rows: torch.Tensor) -> torch.Tensor:
     """The tensor itself if each of its rows lies in one piece (rows may be apart, or one row repeated), else a copy."""
     return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def product_precision(dtype: torch.dtype) -> str:
+    """How tl.dot multiplies: TF32 where torch's own switch allows it, and where the inputs have fewer bits anyway."""
+    allowed = dtype != torch.float64 and torch.backends.cuda.matmul.allow_tf32
+    return "tf32" if dtype == torch.bfloat16 or allowed else "ieee"
