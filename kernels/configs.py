@@ -18,6 +18,10 @@ _AMPERE: dict[str, dict[str, int]] = {
     "filterbank": {"BLOCK_A": 64, "num_warps": 4},
     "glimpse": {"BLOCK_H": 32, "BLOCK_W": 64, "num_warps": 4},
     "lstm_gates": {"TILE": 512, "num_warps": 4},
+    # B = 128 and U = 400 are 4 x 25 programs, for 108 multiprocessors or more: one on each, of two warps per scheduler.
+    # 128 bytes of each of 96 rows are 12 KB a step: 4 stages keep 36 KB on the way, about what 64 bytes a clock bring
+    # in the 600 clocks that a read may take.
+    "lstm_step": {"BLOCK_B": 32, "BLOCK_U": 16, "BYTES_K": 128, "num_warps": 8, "num_stages": 4},
 }
 TABLE = {"sm_80": _AMPERE, "sm_90": _AMPERE, "sm_100": _AMPERE}
 

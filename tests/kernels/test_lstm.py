@@ -12,6 +12,7 @@ from fastdraw import reference
 from fastdraw.kernels import lstm
 from fastdraw.kernels.compile import nvcc
 
+from ..ops.checking import FLOAT64_FACTOR, assert_accurate, max_error
 from .cuda_on_host import lstm_launchers
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -20,6 +21,8 @@ FLOORS = ["triton", "cuda-on-host"] if INTERPRETED else ["triton", "cuda"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # Around the 512 samples of a one-unit tile and the 8 x 64 of a wide one; 400 is paper 000's size.
 SIZES = [(0, 5), (1, 1), (511, 1), (512, 1), (513, 1), (7, 64), (8, 63), (9, 65), (3, 129), (5, 400)]
+# B, I, U around the 32 samples x 16 units of a tile, and the 16, 32 or 64 columns of a step of its products.
+STEP_SIZES = [(0, 3, 5), (3, 0, 5), (1, 1, 1), (31, 64, 15), (32, 63, 16), (33, 65, 17), (5, 528, 400)]
 INF, NAN = float("inf"), float("nan")
 
 if not INTERPRETED:
@@ -168,3 +171,128 @@ def test_lstm_gates_beyond_32_bit_offsets(launch):
         x[-1:] = row
     for all_rows, one_row in zip(kernels(launch, *arguments), kernels(launch, *last), strict=True):
         assert torch.equal(all_rows[-1:], one_row)
+
+
+def step_inputs(B, width, U, dtype):
+    """dh', dc', input, h, c, w_ih, w_hh, b_ih, b_hh."""
+    generator = torch.Generator().manual_seed(B * 1000 + U)
+    shapes = (B, U), (B, U), (B, width), (B, U), (B, U), (4 * U, width), (4 * U, U), (4 * U,), (4 * U,)
+    scales = 1, 1, 1, 1, 1, max(width, 1) ** -0.5, U**-0.5, 1, 1
+    made = [scale * torch.randn(shape, generator=generator) for shape, scale in zip(shapes, scales, strict=True)]
+    return [x.to(DEVICE, dtype) for x in made]
+
+
+def eager_step(dh, dc_next, *tensors):
+    """h', c' and all gradients from plain PyTorch, the bias's once."""
+    leaves = [x.detach().requires_grad_() for x in tensors]
+    input, h, c, *weights = leaves
+    outputs = reference.lstm_step(input, (h, c), *weights)
+    return [*outputs, *torch.autograd.grad(outputs, leaves[:-1], (dh, dc_next))]
+
+
+def step_kernels(dh, dc_next, *tensors):
+    *outputs, gates = lstm.lstm_step(*tensors, True)
+    return [*outputs, *lstm.lstm_step_bwd(dh, dc_next, gates, *tensors, *[True] * 5)]
+
+
+def assert_step_close(*arguments):
+    dtype = arguments[0].dtype
+    exact, plain = eager_step(*(x.double() for x in arguments)), eager_step(*arguments)
+    errors = [max_error(y, right) for y, right in zip(plain, exact, strict=True)]
+    if dtype == torch.float64:  # which is held against itself: both are off, and how far is guessed from float32
+        plain = eager_step(*(x.float() for x in arguments))
+        finer = FLOAT64_FACTOR / 2 * torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+        errors = [finer * max_error(y, right) for y, right in zip(plain, exact, strict=True)]
+    names = "h", "c_next", "dinput", "dh", "dc", "dw_ih", "dw_hh", "dbias"
+    for name, y, right, error in zip(names, step_kernels(*arguments), exact, errors, strict=True):
+        assert y.dtype == dtype, name
+        assert y.is_contiguous(), name
+        assert_accurate(name, y, right, error)
+
+
+# The interpreter multiplies the bits of bfloat16 as if they were integers.
+@pytest.mark.parametrize(
+    "dtype",
+    [dtype for dtype in DTYPES if not INTERPRETED or dtype != torch.bfloat16],
+    ids=lambda dtype: str(dtype).removeprefix("torch."),
+)
+@pytest.mark.parametrize("size", STEP_SIZES, ids=str)
+def test_lstm_step_matches_reference(size, dtype):
+    assert_step_close(*step_inputs(*size, dtype))
+
+
+def test_lstm_step_transposed_and_repeated_inputs():
+    dh, dc_next, input, h, c, *weights = step_inputs(9, 33, 12, torch.float32)
+    one_row = [x[:1].expand_as(x) for x in (dh, input)]
+    columns = [x.t().contiguous().t() if x.dim() == 2 else x.repeat_interleave(2)[::2] for x in (h, c, *weights)]
+    assert_step_close(one_row[0], dc_next, one_row[1], *columns)
+
+
+def test_lstm_step_writes_gates_only_for_a_backward_pass():
+    tensors = step_inputs(3, 5, 7, torch.float16)[2:]
+    *expected, gates = lstm.lstm_step(*tensors, True)
+    *actual, empty = lstm.lstm_step(*tensors, False)
+    assert gates.shape == (3, 28)
+    assert gates.dtype == torch.float32
+    assert empty.shape == (0, 28)
+    assert all(map(torch.equal, actual, expected))
+
+
+def test_lstm_step_leaves_out_what_is_not_needed():
+    dh, dc_next, *tensors = step_inputs(3, 5, 7, torch.float32)
+    gates = lstm.lstm_step(*tensors, True)[2]
+    for wanted in range(5):
+        needs = [k == wanted for k in range(5)]
+        found = list(lstm.lstm_step_bwd(dh, dc_next, gates, *tensors, *needs))
+        del found[2]  # dc, which is always there
+        assert [dx.numel() > 0 for dx in found] == needs
+
+
+def test_bits_of_a_step_do_not_depend_on_the_batch():
+    input, h, c, *weights = step_inputs(70, 33, 17, torch.float32)[2:]
+    all_rows = lstm.lstm_step(input, h, c, *weights, True)
+    for B in (1, 31, 32, 33):
+        first_rows = lstm.lstm_step(input[:B], h[:B], c[:B], *weights, True)
+        assert all(torch.equal(y[:B], rows) for y, rows in zip(all_rows, first_rows, strict=True))
+
+
+def test_nan_stays_in_its_sample():
+    for place in range(3):
+        tensors = step_inputs(4, 5, 7, torch.float32)[2:]
+        expected = lstm.lstm_step(*tensors, False)[1]
+        tensors[place][1] = NAN
+        c_next = lstm.lstm_step(*tensors, False)[1]
+        assert c_next[1].isnan().all()
+        assert torch.equal(c_next[[0, 2, 3]], expected[[0, 2, 3]])
+
+
+def test_tf32_only_where_torch_allows_it(monkeypatch):
+    launches = []
+
+    class Recorded:
+        def __getitem__(self, grid):
+            return lambda *arguments, **options: launches.append(options["PRECISION"])
+
+    monkeypatch.setattr(lstm, "lstm_step_fwd_kernel", Recorded())
+    tensors = step_inputs(1, 1, 1, torch.float32)[2:]
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("highest", "high"):
+            torch.set_float32_matmul_precision(precision)
+            lstm.lstm_step(*tensors, False)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert launches == ["ieee", "tf32"]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="too large for the interpreter")
+def test_lstm_step_beyond_32_bit_offsets():
+    U = 1024
+    B = 2**31 // (4 * U) + 1  # the last row starts at element 2^31 of the gates that are kept
+    input, h, c, *weights = step_inputs(1, 16, U, torch.float16)[2:]
+    one_row = lstm.lstm_step(input, h, c, *weights, True)
+    many = [torch.zeros(B, x.shape[1], dtype=x.dtype, device=DEVICE) for x in (input, h, c)]
+    for x, row in zip(many, (input, h, c), strict=True):
+        x[-1:] = row
+    all_rows = lstm.lstm_step(*many, *weights, True)
+    assert all(torch.equal(y[-1:], row) for y, row in zip(all_rows, one_row, strict=True))
