@@ -46,12 +46,13 @@ def _backends() -> list[str]:
     for device in devices:
         lines.append(f"ops on {device} tensors (float32):")
         for op in ops.TABLE:
-            call = op.name, op.backends, device, "float32"
+            call = op.name, op.runs_on, device, "float32"
             refusals = {name: why for name in dispatch.BACKENDS if (why := dispatch.refusal(name, *call)) is not None}
             chosen = asked or dispatch.preferred(*call)
             lines.append(f"  {op.name:<20} {'cannot run' if chosen in refusals else chosen}")
             lines += [f"    not {name}: {why}" for name, why in refusals.items()]
-        lines.append("  lstm_step: products by torch, gates by lstm_gates")
+            if op.made_of is not None and chosen not in {*op.backends, *refusals, "reference"}:
+                lines.append(f"    products by torch, the rest by {op.made_of.name}")
         lines.append("  draw_rollout, draw_generate: a loop over time of the ops above")
     return lines
 
@@ -60,8 +61,10 @@ def table() -> str:
     """Which backends have kernels for which op, in Markdown, whatever can run here."""
     lines = ["| op | " + " | ".join(dispatch.BACKENDS) + " |", "|---|" + "---|" * len(dispatch.BACKENDS)]
     for op in ops.TABLE:
-        marks = ("yes" if name in {*op.backends, "reference"} else "" for name in dispatch.BACKENDS)
-        lines.append(f"| `{op.name}` | {' | '.join(marks)} |")
+        marks = dict.fromkeys(dispatch.BACKENDS, "") | dict.fromkeys((*op.backends, "reference"), "yes")
+        if op.made_of is not None:
+            marks |= dict.fromkeys(op.made_of.backends - op.backends, f"by `{op.made_of.name}`")
+        lines.append(f"| `{op.name}` | {' | '.join(marks.values())} |")
     return "\n".join(lines)
 
 

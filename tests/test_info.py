@@ -22,3 +22,9 @@ def test_info_of_a_forced_backend_says_what_cannot_run() -> None:
         text = info.report()
     assert "backend asked for: cuda\n" in text
     assert "  gaussian_kl          cannot run\n    not cuda: gaussian_kl has no cuda kernel\n" in text
+
+
+def test_an_op_made_of_another_is_told_so() -> None:
+    assert "| `lstm_step` | by `lstm_gates` | yes | by `lstm_gates` | yes |" in info.table()
+    with fastdraw.backend("reference"):
+        assert "by lstm_gates" not in info.report()

@@ -6,10 +6,10 @@ from .filterbank import _gaussian_filterbank, gaussian_filterbank
 from .glimpse import _draw_read, _glimpse_read, _glimpse_write, draw_read, glimpse_read, glimpse_write
 from .latent import _gaussian_kl, _sample_kl, gaussian_kl, sample_kl
 from .likelihood import _bernoulli_nll, _gaussian_nll, bernoulli_nll, gaussian_nll
-from .lstm import _lstm_gates, lstm_gates, lstm_step
+from .lstm import _lstm_gates, _lstm_step, lstm_gates, lstm_step
 from .rollout import _draw_generate, _draw_rollout, draw_generate, draw_rollout
 
-# Every op that dispatch serves; lstm_step is made of lstm_gates.
+# Every op that dispatch serves.
 TABLE = (
     _gaussian_filterbank,
     _glimpse_read,
@@ -17,6 +17,7 @@ TABLE = (
     _draw_read,
     _additive_attention,
     _lstm_gates,
+    _lstm_step,
     _gaussian_kl,
     _sample_kl,
     _bernoulli_nll,

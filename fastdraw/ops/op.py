@@ -53,11 +53,20 @@ class Op:
         module: the file that holds it on every floor.
         reference: the op in plain PyTorch, on flat arguments.
         native: its kernels, if it has any.
+        made_of: the op that, with products by torch, serves on the backends where this one has no kernels.
     """
 
-    def __init__(self, name: str, module: str, reference: Callable[..., Any], native: Native | None = None):
-        self.name, self.reference, self.native = name, reference, native
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        reference: Callable[..., Any],
+        native: Native | None = None,
+        made_of: "Op | None" = None,
+    ):
+        self.name, self.reference, self.native, self.made_of = name, reference, native, made_of
         self.backends = native.backends if native else frozenset[str]()
+        self.runs_on: frozenset[str] = self.backends | (made_of.runs_on if made_of else frozenset[str]())
         self.fused: dict[str, Callable[..., Any]] = {}
         if native is None:
             return
@@ -70,7 +79,7 @@ class Op:
 
     def backend(self, first: Tensor) -> str:
         """The backend that serves a call with this first argument."""
-        return dispatch.choose(self.name, self.backends, first.device.type, str(first.dtype).removeprefix("torch."))
+        return dispatch.choose(self.name, self.runs_on, first.device.type, str(first.dtype).removeprefix("torch."))
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on valid flat arguments."""
@@ -80,6 +89,11 @@ class Op:
         if self.native is not None and self.native.batch_first is not None:
             arguments = self.native.batch_first(*arguments)
         return self.fused[backend](*arguments)
+
+
+def backward_may_come(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether the outputs of an op on these tensors will be differentiable."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def vjp(function: Callable[..., Any], tensors: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:

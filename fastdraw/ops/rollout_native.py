@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .. import reference
 from ..reference.rollout import DrawWeights, Options
 from . import autocast
-from .op import Native, Op
+from .op import Native, Op, backward_may_come
 
 
 class Call(NamedTuple):
@@ -55,7 +55,7 @@ def multiplies_in_bfloat16(noise: Tensor) -> bool:
 
 def saved_rows(tensors: Sequence[Tensor | None], steps: Tensor | None) -> int:
     """Rows to keep for the backward pass: 0 for none, -1 for those of all T B steps, else as many as will be taken."""
-    if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors):
+    if not backward_may_come(tensors):
         return 0
     if steps is None or torch.compiler.is_compiling() or isinstance(steps, FakeTensor):
         return -1

@@ -427,7 +427,6 @@ _add(
 OPS = tuple(dict.fromkeys(case.op for case in CASES))
 SMALL = {op: next(case for case in CASES if case.op == op) for op in OPS}
 TABLE = {op.name: op for op in ops.TABLE}
-MADE_OF = {"lstm_step": "lstm_gates"}  # which entry of the table says what an op made of others can run on
 
 
 class Run(NamedTuple):
@@ -457,10 +456,10 @@ class Run(NamedTuple):
 def runs(op: str, dtype: torch.dtype = torch.float32) -> list[Run]:
     """Every way to run `op` on this machine."""
     found = []
-    entry = TABLE[MADE_OF.get(op, op)]
+    entry = TABLE[op]
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for backend in dispatch.BACKENDS:
-            if dispatch.refusal(backend, entry.name, entry.backends, device, str(dtype).removeprefix("torch.")) is None:
+            if dispatch.refusal(backend, op, entry.runs_on, device, str(dtype).removeprefix("torch.")) is None:
                 found.append(Run(op, backend, device))
     return found
 

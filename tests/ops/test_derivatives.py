@@ -111,8 +111,8 @@ def _torch_op_calls(run: Run, case: Case, dtype: torch.dtype):
     return recorder.calls
 
 
-FUSED = [(run, op) for op in TABLE for run in runs(op) if run.fused]
-OPCHECKED = [case for case in CASES if case == SMALL[case.op] or case.name in ("no_canvas", "B5-U400")]
+FUSED = [(run, op) for op in TABLE for run in runs(op) if run.backend in TABLE[op].backends]
+OPCHECKED = [case for case in CASES if case == SMALL[case.op] or case.name in ("no_canvas", "B5-U400", "B1-I1-U1")]
 
 
 # torch reads .grad of whatever it makes fake, and hushes the warning too late.

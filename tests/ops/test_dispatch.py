@@ -19,6 +19,12 @@ def test_a_backend_that_cannot_run_says_why() -> None:
         pytest.raises(dispatch.BackendError, match=r"^lstm_gates: the backend 'cuda' was asked for"),
     ):
         ops.lstm_gates(*GATES)
+    zero = torch.zeros(1, 1)
+    with (
+        fastdraw.backend("cuda"),
+        pytest.raises(dispatch.BackendError, match=r"^lstm_step: the backend 'cuda' was asked for"),
+    ):
+        ops.lstm_step(zero, (zero, zero), *[torch.zeros(4, 1)] * 2)
     with fastdraw.backend("triton"), pytest.raises(dispatch.BackendError, match=r"gaussian_kl has no triton kernel$"):
         ops.gaussian_kl(torch.zeros(1, 1), torch.zeros(1, 1))
 
