@@ -16,7 +16,7 @@ import torch
 # measured on a GPU: chosen so that nothing spills and a program has a few independent loads in flight.
 _AMPERE: dict[str, dict[str, int]] = {
     "filterbank": {"BLOCK_A": 64, "num_warps": 4},
-    "glimpse": {"BLOCK_H": 32, "BLOCK_W": 64, "num_warps": 4},
+    "glimpse": {"BLOCK_H": 16, "BLOCK_W": 32, "num_warps": 8},
     "lstm_gates": {"TILE": 512, "num_warps": 4},
     # B = 128 and U = 400 are 4 x 25 programs, for 108 multiprocessors or more: one on each, of two warps per scheduler.
     # 128 bytes of each of 96 rows are 12 KB a step: 4 stages keep 36 KB on the way, about what 64 bytes a clock bring
