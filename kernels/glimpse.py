@@ -48,33 +48,23 @@ def store_patch(ptr, patch, N: tl.constexpr):
 
 
 @triton.jit
-def glimpse_read_fwd_kernel(
-    # output (B, parts, C, N, N), contiguous
-    patch_ptr,
-    # inputs (B, C, H, W), the same for an error image, (B, 5) in rows of unit stride
-    image_ptr, canvas_ptr, window_ptr,
-    # sizes, and strides in elements
-    C, H, W, stride_image_b, stride_image_c, stride_image_h, stride_image_w,
-    stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w, stride_window_b,
-    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, ERROR: tl.constexpr, PRECISION: tl.constexpr,
-    # tile
-    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+def read_channel(
+    patch_ptr, error_patch_ptr, image_ptr, canvas_ptr, window_ptr, H, W,
+    stride_image_h, stride_image_w, stride_canvas_h, stride_canvas_w,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, HALF: tl.constexpr, ERROR: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    dtype: tl.constexpr = tl.float64 if image_ptr.dtype.element_ty == tl.float64 else tl.float32
-    b = tl.program_id(0).to(tl.int64) // C
-    c = tl.program_id(0).to(tl.int64) % C
-    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr + b * stride_window_b)
+    """One channel of one sample: N x N numbers to patch_ptr, and of the error image to error_patch_ptr."""
+    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr)
     centre_y, centre_x, delta_y, delta_x, sigma, gamma = window_geometry(
         gx, gy, log_sigma2, log_delta, log_gamma, H, W, N, PER_AXIS
     )
-    gamma = gain_of(gamma, patch_ptr.dtype.element_ty == tl.float16).to(dtype)
+    gamma = gain_of(gamma, HALF).to(dtype)
     mu_y = place_filters(centre_y, delta_y, N, BLOCK_N)
     mu_x = place_filters(centre_x, delta_x, N, BLOCK_N)
     total_y = filter_totals(mu_y, sigma, H, N, EPS, BLOCK_H, dtype)
     total_x = filter_totals(mu_x, sigma, W, N, EPS, BLOCK_W, dtype)
 
-    image_ptr += b * stride_image_b + c * stride_image_c
-    canvas_ptr += b * stride_canvas_b + c * stride_canvas_c
     patch = tl.zeros((BLOCK_N, BLOCK_N), dtype=dtype)
     error_patch = tl.zeros((BLOCK_N, BLOCK_N), dtype=dtype)
     for left in range(0, W, BLOCK_W):
@@ -98,12 +88,36 @@ def glimpse_read_fwd_kernel(
         patch = tl.dot(rows, fx, patch, input_precision=PRECISION, out_dtype=dtype)
         if ERROR:
             error_patch = tl.dot(error_rows, fx, error_patch, input_precision=PRECISION, out_dtype=dtype)
-
-    parts: tl.constexpr = 2 if ERROR else 1
-    patch_ptr += (b * parts * C + c) * N * N
     store_patch(patch_ptr, patch * gamma, N)
     if ERROR:
-        store_patch(patch_ptr + C * N * N, error_patch * gamma, N)
+        store_patch(error_patch_ptr, error_patch * gamma, N)
+
+
+@triton.jit
+def glimpse_read_fwd_kernel(
+    # output (B, parts, C, N, N), contiguous
+    patch_ptr,
+    # inputs (B, C, H, W), the same for an error image, (B, 5) in rows of unit stride
+    image_ptr, canvas_ptr, window_ptr,
+    # sizes, and strides in elements
+    C, H, W, stride_image_b, stride_image_c, stride_image_h, stride_image_w,
+    stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w, stride_window_b,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, ERROR: tl.constexpr, PRECISION: tl.constexpr,
+    # tile
+    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = tl.float64 if image_ptr.dtype.element_ty == tl.float64 else tl.float32
+    half: tl.constexpr = patch_ptr.dtype.element_ty == tl.float16
+    b = tl.program_id(0).to(tl.int64) // C
+    c = tl.program_id(0).to(tl.int64) % C
+    parts: tl.constexpr = 2 if ERROR else 1
+    patch_ptr += (b * parts * C + c) * N * N
+    read_channel(
+        patch_ptr, patch_ptr + C * N * N, image_ptr + b * stride_image_b + c * stride_image_c,
+        canvas_ptr + b * stride_canvas_b + c * stride_canvas_c, window_ptr + b * stride_window_b, H, W,
+        stride_image_h, stride_image_w, stride_canvas_h, stride_canvas_w,
+        N, PER_AXIS, EPS, half, ERROR, PRECISION, BLOCK_N, BLOCK_H, BLOCK_W, dtype,
+    )  # fmt: skip
 
 
 def glimpse_read(
@@ -137,47 +151,37 @@ def _read(patch, image, canvas, window, n, per_axis, eps):
 
 
 @triton.jit
-def glimpse_read_bwd_kernel(
-    # outputs (B, C, H, W), the same for an error image, (B, 5), contiguous
-    dimage_ptr, dcanvas_ptr, dwindow_ptr,
-    # inputs (B, parts, C, N, N), contiguous, (B, C, H, W), the same for an error image, (B, 5) in rows of unit stride
-    dpatch_ptr, image_ptr, canvas_ptr, window_ptr,
-    # sizes, and strides in elements
-    C, H, W, stride_image_b, stride_image_c, stride_image_h, stride_image_w,
-    stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w, stride_window_b,
-    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, ERROR: tl.constexpr, NEED_DIMAGE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    # tile
-    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+def read_sample_bwd(
+    dimage_ptr, dcanvas_ptr, dwindow_ptr, dpatch_ptr, image_ptr, canvas_ptr, window_ptr, C, H, W,
+    stride_image_c, stride_image_h, stride_image_w, stride_canvas_c, stride_canvas_h, stride_canvas_w,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, HALF: tl.constexpr, ERROR: tl.constexpr,
+    NEED_DIMAGE: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    dtype: tl.constexpr = tl.float64 if image_ptr.dtype.element_ty == tl.float64 else tl.float32
-    half: tl.constexpr = dwindow_ptr.dtype.element_ty == tl.float16
-    b = tl.program_id(0).to(tl.int64)
-    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr + b * stride_window_b)
+    """All channels of one sample. With ADD the gradients of image and canvas are added to what is there."""
+    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr)
     centre_y, centre_x, delta_y, delta_x, sigma, gamma = window_geometry(
         gx, gy, log_sigma2, log_delta, log_gamma, H, W, N, PER_AXIS
     )
-    factor = gain_of(gamma, half).to(dtype)
+    factor = gain_of(gamma, HALF).to(dtype)
     mu_y = place_filters(centre_y, delta_y, N, BLOCK_N)
     mu_x = place_filters(centre_x, delta_x, N, BLOCK_N)
     total_y, nearest_y, r_y, mean_y, square_y, missing_y = filter_moments(mu_y, sigma, H, N, EPS, BLOCK_H, dtype)
     total_x, nearest_x, r_x, mean_x, square_x, missing_x = filter_moments(mu_x, sigma, W, N, EPS, BLOCK_W, dtype)
 
-    parts: tl.constexpr = 2 if ERROR else 1
     first_y = tl.zeros((BLOCK_N,), dtype=dtype)
     second_y = tl.zeros((BLOCK_N,), dtype=dtype)
     first_x = tl.zeros((BLOCK_N,), dtype=dtype)
     second_x = tl.zeros((BLOCK_N,), dtype=dtype)
     gain = tl.zeros((BLOCK_N,), dtype=dtype)
     for c in range(0, C):
-        from_patch = dpatch_ptr + (b * parts * C + c) * N * N
+        from_patch = dpatch_ptr + c * N * N
         g = load_patch(from_patch, N, 1, N, BLOCK_N, dtype) * factor
         error_g = g
         if ERROR:
             error_g = load_patch(from_patch + C * N * N, N, 1, N, BLOCK_N, dtype) * factor
-        from_image = image_ptr + b * stride_image_b + c * stride_image_c
-        from_canvas = canvas_ptr + b * stride_canvas_b + c * stride_canvas_c
-        to = (b * C + c) * H * W
+        from_image = image_ptr + c * stride_image_c
+        from_canvas = canvas_ptr + c * stride_canvas_c
         for left in range(0, W, BLOCK_W):
             w = left + tl.arange(0, BLOCK_W)
             fx = filters(w, mu_x, sigma, total_x, W, N)
@@ -195,7 +199,7 @@ def glimpse_read_bwd_kernel(
                 image = tl.load(from_image + pixels, mask=mask, other=0.0).to(dtype)
                 rows = tl.dot(fy, image, rows, input_precision=PRECISION, out_dtype=dtype)
                 dfy = tl.dot(spread, tl.trans(image), input_precision=PRECISION, out_dtype=dtype)
-                dpixels = to + h[:, None] * W + w[None, :]
+                dpixels = (c * H + h[:, None]) * W + w[None, :]
                 if ERROR:
                     pixels = h[:, None] * stride_canvas_h + w[None, :] * stride_canvas_w
                     mean, slope = sigmoid_and_slope(tl.load(from_canvas + pixels, mask=mask, other=0.0).to(dtype))
@@ -203,10 +207,15 @@ def glimpse_read_bwd_kernel(
                     error_rows = tl.dot(fy, error, error_rows, input_precision=PRECISION, out_dtype=dtype)
                     dfy = tl.dot(error_spread, tl.trans(error), dfy, input_precision=PRECISION, out_dtype=dtype)
                     derror = tl.dot(tl.trans(fy), error_spread, input_precision=PRECISION, out_dtype=dtype)
-                    tl.store(dcanvas_ptr + dpixels, (-derror * slope).to(dcanvas_ptr.dtype.element_ty), mask=mask)
+                    dcanvas = -derror * slope
+                    if ADD:
+                        dcanvas += tl.load(dcanvas_ptr + dpixels, mask=mask, other=0.0)
+                    tl.store(dcanvas_ptr + dpixels, dcanvas.to(dcanvas_ptr.dtype.element_ty), mask=mask)
                 if NEED_DIMAGE:
                     both = spread + error_spread if ERROR else spread
                     dimage = tl.dot(tl.trans(fy), both, input_precision=PRECISION, out_dtype=dtype)
+                    if ADD:
+                        dimage += tl.load(dimage_ptr + dpixels, mask=mask, other=0.0)
                     tl.store(dimage_ptr + dpixels, dimage.to(dimage_ptr.dtype.element_ty), mask=mask)
                 first, second = filter_gradients(dfy, fy, h, sigma, nearest_y, r_y, mean_y, square_y, missing_y)
                 first_y += first
@@ -220,8 +229,35 @@ def glimpse_read_bwd_kernel(
             gain += tl.sum(dfx * fx, axis=1)
 
     store_window_gradient(
-        dwindow_ptr + b * 5, first_y, second_y, first_x, second_x, tl.sum(gain),
-        gx, gy, log_sigma2, log_delta, log_gamma, delta_y, delta_x, sigma, gamma, H, W, N, half,
+        dwindow_ptr, first_y, second_y, first_x, second_x, tl.sum(gain),
+        gx, gy, log_sigma2, log_delta, log_gamma, delta_y, delta_x, sigma, gamma, H, W, N, HALF,
+    )  # fmt: skip
+
+
+@triton.jit
+def glimpse_read_bwd_kernel(
+    # outputs (B, C, H, W), the same for an error image, (B, 5), contiguous
+    dimage_ptr, dcanvas_ptr, dwindow_ptr,
+    # inputs (B, parts, C, N, N), contiguous, (B, C, H, W), the same for an error image, (B, 5) in rows of unit stride
+    dpatch_ptr, image_ptr, canvas_ptr, window_ptr,
+    # sizes, and strides in elements
+    C, H, W, stride_image_b, stride_image_c, stride_image_h, stride_image_w,
+    stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w, stride_window_b,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, ERROR: tl.constexpr, NEED_DIMAGE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    # tile
+    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = tl.float64 if image_ptr.dtype.element_ty == tl.float64 else tl.float32
+    half: tl.constexpr = dwindow_ptr.dtype.element_ty == tl.float16
+    b = tl.program_id(0).to(tl.int64)
+    parts: tl.constexpr = 2 if ERROR else 1
+    read_sample_bwd(
+        dimage_ptr + b * C * H * W, dcanvas_ptr + b * C * H * W, dwindow_ptr + b * 5,
+        dpatch_ptr + b * parts * C * N * N, image_ptr + b * stride_image_b, canvas_ptr + b * stride_canvas_b,
+        window_ptr + b * stride_window_b, C, H, W,
+        stride_image_c, stride_image_h, stride_image_w, stride_canvas_c, stride_canvas_h, stride_canvas_w,
+        N, PER_AXIS, EPS, half, ERROR, NEED_DIMAGE, False, PRECISION, BLOCK_N, BLOCK_H, BLOCK_W, dtype,
     )  # fmt: skip
 
 
@@ -261,33 +297,23 @@ def _read_bwd(dpatch, image, canvas, window, n, per_axis, eps, need_dimage):
 
 
 @triton.jit
-def glimpse_write_fwd_kernel(
-    # output (B, C, H, W), contiguous
-    out_ptr,
-    # inputs (B, C, N, N), (B, 5) in rows of unit stride, (B, C, H, W)
-    patch_ptr, window_ptr, canvas_ptr,
-    # sizes, and strides in elements
-    C, H, W, stride_patch_b, stride_patch_c, stride_patch_h, stride_patch_w, stride_window_b,
-    stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w,
-    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, CANVAS: tl.constexpr, PRECISION: tl.constexpr,
-    # tile
-    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+def write_channel(
+    out_ptr, patch_ptr, canvas_ptr, window_ptr, H, W,
+    stride_patch_h, stride_patch_w, stride_canvas_h, stride_canvas_w,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, HALF: tl.constexpr, CANVAS: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    dtype: tl.constexpr = tl.float64 if patch_ptr.dtype.element_ty == tl.float64 else tl.float32
-    b = tl.program_id(0).to(tl.int64) // C
-    c = tl.program_id(0).to(tl.int64) % C
-    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr + b * stride_window_b)
+    """One channel of one sample: H x W numbers to out_ptr."""
+    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr)
     centre_y, centre_x, delta_y, delta_x, sigma, gamma = window_geometry(
         gx, gy, log_sigma2, log_delta, log_gamma, H, W, N, PER_AXIS
     )
-    gamma = gain_of(gamma, out_ptr.dtype.element_ty == tl.float16)
+    gamma = gain_of(gamma, HALF)
     mu_y = place_filters(centre_y, delta_y, N, BLOCK_N)
     mu_x = place_filters(centre_x, delta_x, N, BLOCK_N)
     total_y = filter_totals(mu_y, sigma, H, N, EPS, BLOCK_H, dtype)
     total_x = filter_totals(mu_x, sigma, W, N, EPS, BLOCK_W, dtype)
 
-    patch_ptr += b * stride_patch_b + c * stride_patch_c
-    canvas_ptr += b * stride_canvas_b + c * stride_canvas_c
     p = load_patch(patch_ptr, stride_patch_h, stride_patch_w, N, BLOCK_N, dtype) * (1.0 / gamma).to(dtype)
     for left in range(0, W, BLOCK_W):
         w = left + tl.arange(0, BLOCK_W)
@@ -301,8 +327,33 @@ def glimpse_write_fwd_kernel(
             if CANVAS:
                 pixels = h[:, None] * stride_canvas_h + w[None, :] * stride_canvas_w
                 out += tl.load(canvas_ptr + pixels, mask=mask, other=0.0).to(dtype)
-            pixels = (b * C + c) * H * W + h[:, None] * W + w[None, :]
+            pixels = h[:, None] * W + w[None, :]
             tl.store(out_ptr + pixels, out.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def glimpse_write_fwd_kernel(
+    # output (B, C, H, W), contiguous
+    out_ptr,
+    # inputs (B, C, N, N), (B, 5) in rows of unit stride, (B, C, H, W)
+    patch_ptr, window_ptr, canvas_ptr,
+    # sizes, and strides in elements
+    C, H, W, stride_patch_b, stride_patch_c, stride_patch_h, stride_patch_w, stride_window_b,
+    stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, CANVAS: tl.constexpr, PRECISION: tl.constexpr,
+    # tile
+    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = tl.float64 if patch_ptr.dtype.element_ty == tl.float64 else tl.float32
+    half: tl.constexpr = out_ptr.dtype.element_ty == tl.float16
+    b = tl.program_id(0).to(tl.int64) // C
+    c = tl.program_id(0).to(tl.int64) % C
+    write_channel(
+        out_ptr + (b * C + c) * H * W, patch_ptr + b * stride_patch_b + c * stride_patch_c,
+        canvas_ptr + b * stride_canvas_b + c * stride_canvas_c, window_ptr + b * stride_window_b, H, W,
+        stride_patch_h, stride_patch_w, stride_canvas_h, stride_canvas_w,
+        N, PER_AXIS, EPS, half, CANVAS, PRECISION, BLOCK_N, BLOCK_H, BLOCK_W, dtype,
+    )  # fmt: skip
 
 
 def glimpse_write(
@@ -324,26 +375,18 @@ def glimpse_write(
 
 
 @triton.jit
-def glimpse_write_bwd_kernel(
-    # outputs (B, C, N, N), (B, 5), contiguous
-    dpatch_ptr, dwindow_ptr,
-    # inputs (B, C, H, W), (B, C, N, N), (B, 5) in rows of unit stride
-    dcanvas_ptr, patch_ptr, window_ptr,
-    # sizes, and strides in elements
-    C, H, W, stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w,
-    stride_patch_b, stride_patch_c, stride_patch_h, stride_patch_w, stride_window_b,
-    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, PRECISION: tl.constexpr,
-    # tile
-    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+def write_sample_bwd(
+    dpatch_ptr, dwindow_ptr, dcanvas_ptr, patch_ptr, window_ptr, C, H, W,
+    stride_canvas_c, stride_canvas_h, stride_canvas_w, stride_patch_c, stride_patch_h, stride_patch_w,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    dtype: tl.constexpr = tl.float64 if patch_ptr.dtype.element_ty == tl.float64 else tl.float32
-    half: tl.constexpr = dwindow_ptr.dtype.element_ty == tl.float16
-    b = tl.program_id(0).to(tl.int64)
-    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr + b * stride_window_b)
+    """All channels of one sample."""
+    gx, gy, log_sigma2, log_delta, log_gamma = load_window(window_ptr)
     centre_y, centre_x, delta_y, delta_x, sigma, gamma = window_geometry(
         gx, gy, log_sigma2, log_delta, log_gamma, H, W, N, PER_AXIS
     )
-    factor = (1.0 / gain_of(gamma, half)).to(dtype)
+    factor = (1.0 / gain_of(gamma, HALF)).to(dtype)
     mu_y = place_filters(centre_y, delta_y, N, BLOCK_N)
     mu_x = place_filters(centre_x, delta_x, N, BLOCK_N)
     total_y, nearest_y, r_y, mean_y, square_y, missing_y = filter_moments(mu_y, sigma, H, N, EPS, BLOCK_H, dtype)
@@ -355,8 +398,8 @@ def glimpse_write_bwd_kernel(
     second_x = tl.zeros((BLOCK_N,), dtype=dtype)
     gain = tl.zeros((BLOCK_N,), dtype=dtype)
     for c in range(0, C):
-        from_patch = patch_ptr + b * stride_patch_b + c * stride_patch_c
-        from_canvas = dcanvas_ptr + b * stride_canvas_b + c * stride_canvas_c
+        from_patch = patch_ptr + c * stride_patch_c
+        from_canvas = dcanvas_ptr + c * stride_canvas_c
         p = load_patch(from_patch, stride_patch_h, stride_patch_w, N, BLOCK_N, dtype) * factor
         dpatch = tl.zeros((BLOCK_N, BLOCK_N), dtype=dtype)
         for left in range(0, W, BLOCK_W):
@@ -381,11 +424,35 @@ def glimpse_write_bwd_kernel(
             first_x += first
             second_x += second
             gain += tl.sum(dfx * fx, axis=1)
-        store_patch(dpatch_ptr + (b * C + c) * N * N, dpatch * factor, N)
+        store_patch(dpatch_ptr + c * N * N, dpatch * factor, N)
 
     store_window_gradient(
-        dwindow_ptr + b * 5, first_y, second_y, first_x, second_x, -tl.sum(gain),
-        gx, gy, log_sigma2, log_delta, log_gamma, delta_y, delta_x, sigma, gamma, H, W, N, half,
+        dwindow_ptr, first_y, second_y, first_x, second_x, -tl.sum(gain),
+        gx, gy, log_sigma2, log_delta, log_gamma, delta_y, delta_x, sigma, gamma, H, W, N, HALF,
+    )  # fmt: skip
+
+
+@triton.jit
+def glimpse_write_bwd_kernel(
+    # outputs (B, C, N, N), (B, 5), contiguous
+    dpatch_ptr, dwindow_ptr,
+    # inputs (B, C, H, W), (B, C, N, N), (B, 5) in rows of unit stride
+    dcanvas_ptr, patch_ptr, window_ptr,
+    # sizes, and strides in elements
+    C, H, W, stride_canvas_b, stride_canvas_c, stride_canvas_h, stride_canvas_w,
+    stride_patch_b, stride_patch_c, stride_patch_h, stride_patch_w, stride_window_b,
+    N: tl.constexpr, PER_AXIS: tl.constexpr, EPS: tl.constexpr, PRECISION: tl.constexpr,
+    # tile
+    BLOCK_N: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = tl.float64 if patch_ptr.dtype.element_ty == tl.float64 else tl.float32
+    half: tl.constexpr = dwindow_ptr.dtype.element_ty == tl.float16
+    b = tl.program_id(0).to(tl.int64)
+    write_sample_bwd(
+        dpatch_ptr + b * C * N * N, dwindow_ptr + b * 5, dcanvas_ptr + b * stride_canvas_b,
+        patch_ptr + b * stride_patch_b, window_ptr + b * stride_window_b, C, H, W,
+        stride_canvas_c, stride_canvas_h, stride_canvas_w, stride_patch_c, stride_patch_h, stride_patch_w,
+        N, PER_AXIS, EPS, half, PRECISION, BLOCK_N, BLOCK_H, BLOCK_W, dtype,
     )  # fmt: skip
 
 
