@@ -13,6 +13,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 # log(2) in two parts; the upper one has 9 bits, so that n * LN2_UPPER is exact for every n that EXP_RANGE allows.
 LN2_UPPER = tl.constexpr(0.693359375)
 LN2_LOWER = tl.constexpr(-2.1219444005469058e-4)
+LN2 = tl.constexpr(0.6931471805599453)
+SQRT2_MINUS_1 = tl.constexpr(0.4142135623730951)
 
 
 @triton.jit
@@ -40,6 +42,54 @@ def exp_minus_abs(x):
     n = tl.floor(x * LOG2_E + 0.5)
     r = (n * LN2_UPPER - x) + n * LN2_LOWER
     return tl.exp(r) * tl.exp2(-n)
+
+
+@triton.jit
+def exp_and_minus_one(x):
+    """e^x and e^x - 1 for any x, each with all its digits, subnormal and infinite values included; NaN stays NaN."""
+    # Beyond the bounds e^x is 0 or infinite.
+    lower: tl.constexpr = -746.0 if x.dtype == tl.float64 else -104.0
+    upper: tl.constexpr = 710.0 if x.dtype == tl.float64 else 89.0
+    x = tl.where(x < lower, lower, tl.where(x > upper, upper, x))
+    n = tl.floor(tl.where(x == x, x, 0.0) * LOG2_E + 0.5)
+    r = (x - n * LN2_UPPER) - n * LN2_LOWER
+    # q = e^r - 1
+    z = r * r
+    if x.dtype == tl.float64:
+        # r + r c / (2 - c), with c = r - r^2 / 6 + r^4 / 360 - ..., the coefficients those of fdlibm.
+        p = (4.13813679705723846039e-08 * z - 1.65339022054652515390e-06) * z + 6.61375632143793436117e-05
+        p = (p * z - 2.77777777770155933842e-03) * z + 1.66666666666666019037e-01
+        c = r - z * p
+        q = r + r * c / (2.0 - c)
+    else:
+        # r + r^2 P(r): the least maximal relative error at degree 4, 1.4e-8, as on the CPU.
+        p = ((0.0013946457765996456 * r + 0.00836658850312233) * r + 0.04166628047823906) * r
+        q = r + z * ((p + 0.1666654348373413) * r + 0.5)
+    # 2^n in two factors, neither of which can overflow, from their bits: exact, where exp2 may be an approximation.
+    bits: tl.constexpr = tl.int64 if x.dtype == tl.float64 else tl.int32
+    place: tl.constexpr = 52 if x.dtype == tl.float64 else 23
+    bias: tl.constexpr = 1023 if x.dtype == tl.float64 else 127
+    whole = n.to(bits)
+    half = whole >> 1
+    first = ((bias + half) << place).to(x.dtype, bitcast=True)
+    second = ((bias + (whole - half)) << place).to(x.dtype, bitcast=True)
+    inverse = ((bias - (whole - half)) << place).to(x.dtype, bitcast=True)
+    return (first * q + first) * second, (first * q + (first - inverse)) * second
+
+
+@triton.jit
+def log1p_exp_minus_abs(x):
+    """log(1 + e^-|x|), the part of log(1 + e^x) that is no straight line."""
+    # log(1 + e) = log(2) + log(1 + (e - 1) / 2) if 1 + e is above sqrt(2). Then log(1 + f) = 2 artanh(s) with
+    # s = f / (2 + f) = 2 s + s z P(z), z = s^2, |s| < 0.172, the coefficients those of fdlibm.
+    e = exp_minus_abs(x)
+    large = e > SQRT2_MINUS_1
+    s = divide(tl.where(large, e - 1.0, e), tl.where(large, e + 3.0, e + 2.0))
+    z = s * s
+    p = (1.479819860511658591e-01 * z + 1.531383769920937332e-01) * z + 1.818357216161805012e-01
+    p = ((p * z + 2.222219843214978396e-01) * z + 2.857142874366239149e-01) * z + 3.999999999940941908e-01
+    p = p * z + 6.666666666666735130e-01
+    return large.to(x.dtype) * LN2 + (2.0 * s + s * (z * p))
 
 
 @triton.jit
