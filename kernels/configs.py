@@ -22,6 +22,9 @@ _AMPERE: dict[str, dict[str, int]] = {
     # 128 bytes of each of 96 rows are 12 KB a step: 4 stages keep 36 KB on the way, about what 64 bytes a clock bring
     # in the 600 clocks that a read may take.
     "lstm_step": {"BLOCK_B": 32, "BLOCK_U": 16, "BYTES_K": 128, "num_warps": 8, "num_stages": 4},
+    "latent": {"TILE": 256, "num_warps": 2},
+    "likelihood": {"TILE": 1024, "num_warps": 4},
+    "sums": {"TILE": 1024, "num_warps": 4},
 }
 TABLE = {"sm_80": _AMPERE, "sm_90": _AMPERE, "sm_100": _AMPERE}
 
