@@ -24,6 +24,7 @@ _AMPERE: dict[str, dict[str, int]] = {
     "lstm_step": {"BLOCK_B": 32, "BLOCK_U": 16, "BYTES_K": 128, "num_warps": 8, "num_stages": 4},
     "latent": {"TILE": 256, "num_warps": 2},
     "likelihood": {"TILE": 1024, "num_warps": 4},
+    "attention": {"TILE": 1024, "num_warps": 4},
     "sums": {"TILE": 1024, "num_warps": 4},
 }
 TABLE = {"sm_80": _AMPERE, "sm_90": _AMPERE, "sm_100": _AMPERE}
