@@ -118,6 +118,26 @@ def lstm_gates(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 @triton.jit
+def cell_bwd(gate_i, gate_f, gate_g, gate_o, c, dh, dc_next):
+    i, slope_i = sigmoid_and_slope(gate_i)
+    f, slope_f = sigmoid_and_slope(gate_f)
+    g, slope_g = tanh_and_slope(gate_g)
+    o, slope_o = sigmoid_and_slope(gate_o)
+    tanh_c, slope_c = tanh_and_slope(f * c + i * g)
+    dc_next += dh * o * slope_c
+    return dc_next * g * slope_i, dc_next * c * slope_f, dc_next * i * slope_g, dh * tanh_c * slope_o, dc_next * f
+
+
+@triton.jit
+def store_gates(ptrs, i, f, g, o, mask, U):
+    dtype: tl.constexpr = ptrs.dtype.element_ty
+    tl.store(ptrs, i.to(dtype), mask=mask)
+    tl.store(ptrs + U, f.to(dtype), mask=mask)
+    tl.store(ptrs + U + U, g.to(dtype), mask=mask)
+    tl.store(ptrs + U + U + U, o.to(dtype), mask=mask)
+
+
+@triton.jit
 def lstm_gates_bwd_kernel(
     # outputs (B, 4U), (B, U), contiguous
     dgates_ptr, dc_ptr,
@@ -141,20 +161,9 @@ def lstm_gates_bwd_kernel(
     dh = tl.load(dh_ptr + offs_b * stride_dh_b + offs_u, mask=mask, other=0.0).to(c.dtype)
     dc_next = tl.load(dc_next_ptr + offs_b * stride_dc_next_b + offs_u, mask=mask, other=0.0).to(c.dtype)
 
-    i, slope_i = sigmoid_and_slope(gate_i)
-    f, slope_f = sigmoid_and_slope(gate_f)
-    g, slope_g = tanh_and_slope(gate_g)
-    o, slope_o = sigmoid_and_slope(gate_o)
-    tanh_c, slope_c = tanh_and_slope(f * c + i * g)
-    dc_next += dh * o * slope_c
-
-    dtype: tl.constexpr = dgates_ptr.dtype.element_ty
-    dgates_ptrs = dgates_ptr + offs_b * U * 4 + offs_u
-    tl.store(dgates_ptrs, (dc_next * g * slope_i).to(dtype), mask=mask)
-    tl.store(dgates_ptrs + U, (dc_next * c * slope_f).to(dtype), mask=mask)
-    tl.store(dgates_ptrs + U + U, (dc_next * i * slope_g).to(dtype), mask=mask)
-    tl.store(dgates_ptrs + U + U + U, (dh * tanh_c * slope_o).to(dtype), mask=mask)
-    tl.store(dc_ptr + offs_b * U + offs_u, (dc_next * f).to(dtype), mask=mask)
+    dgate_i, dgate_f, dgate_g, dgate_o, dc = cell_bwd(gate_i, gate_f, gate_g, gate_o, c, dh, dc_next)
+    store_gates(dgates_ptr + offs_b * U * 4 + offs_u, dgate_i, dgate_f, dgate_g, dgate_o, mask, U)
+    tl.store(dc_ptr + offs_b * U + offs_u, dc.to(dc_ptr.dtype.element_ty), mask=mask)
 
 
 def lstm_gates_bwd(
