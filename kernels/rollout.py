@@ -19,99 +19,17 @@ import torch
 import triton
 
 from . import likelihood
-from .attention import blocks as attention_blocks
 from .configs import config
-from .glimpse import glimpse_launch
 from .lstm import block_shape, grid_size
-from .rollout_layout import (
-    Call,
-    Tensor,
-    columns_of,
-    dtypes_of,
-    lay_out,
-    matrices_of,
-    multiply,
-    pack,
-    read_call,
-    record_widths,
-    sizes_of,
-)
+from .recurrence import Recurrence, row_stride
+from .rollout_bwd import draw_generate_bwd, draw_rollout_bwd
+from .rollout_layout import Call, Tensor, dtypes_of, lay_out, read_call, record_widths, sizes_of
 from .rollout_step import cell_kernel, look_kernel, settle_kernel
 
-
-class Rollout:
-    """What both passes know of a call: its sizes, its inputs in the compute dtype, and the weights side by side."""
-
-    def __init__(self, call: Call):
-        self.at, self.dtypes, self.call = sizes_of(call), dtypes_of(call), call
-        self.to, self.matrices = columns_of(self.at), matrices_of(self.at)
-        compute = self.dtypes.compute
-        self.noise, self.image, self.labels = (
-            None if x is None else x.to(compute).contiguous() for x in (call.noise, call.image, call.labels)
-        )
-        self.packed = {name: pack(matrix, call.weights, self.dtypes.product) for name, matrix in self.matrices.items()}
-        weights = call.weights
-        self.canvas0 = weights.canvas0.to(compute).reshape(1, -1)
-        self.no_cell = self.noise.new_zeros(1, self.at.U)
-        self.first_dec = self.state(weights.h0_dec)
-        self.first_enc = self.state(weights.h0_enc) if self.at.encoder else self.first_dec
-        # What the first states make is one row for all samples.
-        self.from_first_dec = self.empty(1, self.to.from_dec)
-        self.multiply(self.first_dec, "dec", self.from_first_dec)
-        self.from_first_enc = self.empty(1, self.to.from_enc)
-        if self.at.encoder:
-            self.multiply(self.first_enc, "enc", self.from_first_enc)
-        if self.at.L:
-            self.align_v = weights.align_v.to(compute).contiguous()
-            self.keys = self.empty(self.at.B * self.at.L, self.at.A)
-            multiply(self.labels.flatten(0, 1), weights.align_key.to(compute).T, self.keys, call.bfloat16)
-        self.steps, self.lengths = (None if x is None else x.contiguous() for x in (call.steps, call.lengths))
-
-    def empty(self, *shape: int, multiplied: bool = False) -> Tensor:
-        return self.noise.new_empty(shape, dtype=self.dtypes.product if multiplied else self.dtypes.compute)
-
-    def state(self, h0: Tensor) -> Tensor:
-        """A first state (1, .) with its column of ones."""
-        state = self.noise.new_zeros(1, self.matrices["dec"].columns, dtype=self.dtypes.product)
-        state[0, : self.at.U].copy_(h0)
-        state[0, self.at.U] = 1.0
-        return state
-
-    def multiply(self, a: Tensor, name: str, out: Tensor) -> None:
-        multiply(a, self.packed[name].T, out, self.call.bfloat16)
-
-    @property
-    def options(self) -> dict[str, bool]:
-        """Of the kernels that make prior and posterior."""
-        call = self.call
-        return {
-            "TANH": call.tanh_prior, "STANDARD_FIRST": call.standard_first, "LOG_VARIANCE": call.log_variance,
-            "ENCODER": self.at.encoder, "LABELS": self.at.L > 0, "HAS_LENGTHS": self.lengths is not None,
-            "HAS_STEPS": self.steps is not None,
-        }  # fmt: skip
-
-    def look_launch(self) -> dict[str, Any]:
-        """Constants and tiles of the kernels with windows."""
-        at, call = self.at, self.call
-        launch = glimpse_launch(self.noise, max(at.n_read, at.n_write, 1))
-        del launch["BLOCK_N"]
-        if call.bfloat16:
-            launch["PRECISION"] = "tf32"
-        sides = {"N_WRITE": at.n_write, "N_READ": at.n_read}
-        tiles = {f"BLOCK_N{key[2]}": max(triton.next_power_of_2(n), 16) for key, n in sides.items()}
-        windows = {"WRITE_WINDOW": self.to.write_window, "READ_WINDOW": self.to.read_window}
-        return launch | sides | tiles | windows | {
-            "HAS_STEPS": self.steps is not None, "PER_AXIS": call.per_axis, "EPS": call.eps,
-            "HALF": call.noise.dtype == torch.float16, "BLOCK_P": 1024,
-        }  # fmt: skip
-
-    def settle_launch(self) -> dict[str, Any]:
-        at, launch = self.at, config("attention", self.noise.device)
-        tile = attention_blocks(max(at.L, 1), max(at.A, 1), max(at.D, 1), launch.pop("TILE"))
-        return launch | tile | {"BLOCK_Z": min(triton.next_power_of_2(at.Z), 128)}
+__all__ = ["draw_generate", "draw_generate_bwd", "draw_rollout", "draw_rollout_bwd"]
 
 
-class Forward(Rollout):
+class Forward(Recurrence):
     """The forward pass. With `keep` the record has rows for all steps."""
 
     def __init__(self, call: Call, keep: bool):
@@ -170,7 +88,7 @@ class Forward(Rollout):
         look_kernel[(at.B * at.C,)](
             canvas, self.rows(record.write_window, max(t - 1, 0)), self.rows(record.read_window, t), x,
             before if write else self.canvas0, from_dec, self.image if read else canvas, self.steps,
-            t, at.C, at.H, at.W, canvas.stride(0), _stride(before), _stride(from_dec),
+            t, at.C, at.H, at.W, canvas.stride(0), row_stride(before), row_stride(from_dec),
             0 if window is None else window.stride(0), x.stride(0),
             WRITE=write, READ=read, **self.look_launch(),
         )  # fmt: skip
@@ -182,8 +100,8 @@ class Forward(Rollout):
         blocks = block_shape(h.shape[1], launch.pop("TILE"))
         cell_kernel[grid_size(self.at.B, h.shape[1], **blocks)](
             h, c, self.product, from_dec, from_enc, before, self.steps, t, self.at.B, self.at.U,
-            h.stride(0), c.stride(0), self.product.stride(0), _stride(from_dec),
-            0 if from_enc is None else _stride(from_enc), _stride(before),
+            h.stride(0), c.stride(0), self.product.stride(0), row_stride(from_dec),
+            0 if from_enc is None else row_stride(from_enc), row_stride(before),
             HAS_STEPS=self.steps is not None, **blocks, **launch,
         )  # fmt: skip
 
@@ -194,7 +112,7 @@ class Forward(Rollout):
         settle_kernel[(triton.cdiv(at.B, launch["BLOCK_B"]),)](
             zy, self.kl, from_dec[:, to.prior :], from_enc, self.noise,
             from_dec[:, to.query :], keys, labels, v, self.lengths, self.steps,
-            t, at.B, at.Z, at.L, at.A, at.D, zy.stride(0), _stride(from_dec), _stride(from_enc),
+            t, at.B, at.Z, at.L, at.A, at.D, zy.stride(0), row_stride(from_dec), row_stride(from_enc),
             **self.options, **launch,
         )  # fmt: skip
 
@@ -202,11 +120,6 @@ class Forward(Rollout):
         """After the last step of each sample (B, C, H, W)."""
         canvas = self.rows(self.record.canvas, self.at.T - 1)[:, : self.at.pixels]
         return canvas.unflatten(1, (self.at.C, self.at.H, self.at.W))
-
-
-def _stride(rows: Tensor) -> int:
-    """From row to row; 0 where one row serves for all."""
-    return 0 if rows.shape[0] == 1 else rows.stride(0)
 
 
 def draw_rollout(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

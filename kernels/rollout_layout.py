@@ -175,6 +175,15 @@ def matrices_of(at: Sizes) -> dict[str, Matrix]:
     return found
 
 
+def used_weights(at: Sizes) -> set[str]:
+    """Names of those that the call has a use for."""
+    matrices = matrices_of(at).values()
+    used = {block.weight for matrix in matrices for block in matrix.blocks} | {"h0_dec", "canvas0"}
+    used |= {name for matrix in matrices for name, _ in matrix.biases}
+    used |= {"h0_enc"} if at.encoder else set()
+    return used | ({"align_key", "align_v"} if at.L else set())
+
+
 def pack(matrix: Matrix, weights: DrawWeights, dtype: torch.dtype) -> Tensor:
     """The weights of a matrix side by side; zeros between them."""
     packed = weights.dec_hh.new_zeros(matrix.rows, matrix.columns, dtype=dtype)

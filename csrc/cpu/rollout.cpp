@@ -205,13 +205,18 @@ class Forward : Recurrence<A> {
   }
 };
 
-// saved_rows: 0: there will be no backward pass; -1: rows for all steps; else the steps that are taken.
+// What will be kept. rows: 0: there will be no backward pass; -1: rows for all steps; else the steps that are taken.
+struct Saved {
+  int64_t rows, width;
+};
+
 template <typename A>
-std::vector<Tensor> run_forward(const RolloutArguments& given, bool frames, int64_t saved_rows) {
+std::vector<Tensor> run_forward(const RolloutArguments& given, bool frames, const Saved& saved_as) {
   const Tensor& noise = *given.noise;
   const Sizes& at = given.sizes;
-  const bool keep = saved_rows != 0;
-  const int64_t width = record_width<A>(at), kept = saved_rows < 0 ? at.T * at.B : saved_rows;
+  const bool keep = saved_as.rows != 0;
+  const int64_t width = record_width<A>(at), kept = saved_as.rows < 0 ? at.T * at.B : saved_as.rows;
+  STD_TORCH_CHECK(!keep || saved_as.width == width, "saved_width must be ", width, ", got ", saved_as.width);
   const Tensor saved = torch::stable::new_empty(noise, {kept, keep ? width : 0}, compute_dtype<A>);
   const int64_t rows = keep ? kept : std::min<int64_t>(at.T, 2) * at.B;
   const Buffer<A> passing(keep ? 0 : rows * width);
@@ -235,9 +240,9 @@ std::vector<Tensor> run_forward(const RolloutArguments& given, bool frames, int6
 void draw_rollout(StableIValue* stack, uint64_t, uint64_t) {
   Stack from(stack);
   const RolloutArguments given = take_arguments("draw_rollout", from, true);
-  const int64_t saved_rows = from.integer();
+  const Saved saved{from.integer(), from.integer()};
   with_compute_type("draw_rollout", given.dtype, [&](auto compute) {
-    give(stack, run_forward<decltype(compute)>(given, false, saved_rows));
+    give(stack, run_forward<decltype(compute)>(given, false, saved));
   });
 }
 
@@ -245,9 +250,9 @@ void draw_generate(StableIValue* stack, uint64_t, uint64_t) {
   Stack from(stack);
   const RolloutArguments given = take_arguments("draw_generate", from, false);
   const bool frames = from.flag();
-  const int64_t saved_rows = from.integer();
+  const Saved saved{from.integer(), from.integer()};
   with_compute_type("draw_generate", given.dtype, [&](auto compute) {
-    give(stack, run_forward<decltype(compute)>(given, frames, saved_rows));
+    give(stack, run_forward<decltype(compute)>(given, frames, saved));
   });
 }
 

@@ -29,7 +29,7 @@ from .latent import sample_kl
 from .likelihood import bernoulli_nll
 from .lstm import lstm_step
 from .op import Op
-from .rollout_native import _draw_generate, _draw_rollout, flat_options, multiplies_in_bfloat16, saved_rows
+from .rollout_native import _draw_generate, _draw_rollout, flat_options, multiplies_in_bfloat16, saved_shape
 
 
 def _attend(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -101,14 +101,9 @@ def draw_rollout(
             **options,
         )
     tensors = noise, image, labels, lengths, steps, *weights
-    scalars = (
-        n_read or 0,
-        n_write or 0,
-        *flat_options(options),
-        multiplies_in_bfloat16(noise),
-        saved_rows(tensors, steps),
-    )
-    return DrawOutput(*_draw_rollout(*tensors, *scalars)[:3])
+    scalars = n_read or 0, n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise)
+    saved = saved_shape(True, _draw_rollout.backend(noise), tensors, scalars, steps)
+    return DrawOutput(*_draw_rollout(*tensors, *scalars, *saved)[:3])
 
 
 def draw_generate(
@@ -153,8 +148,9 @@ def draw_generate(
             **options,
         )
     tensors = noise, labels, lengths, steps, *weights
-    scalars = n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise), frames, saved_rows(tensors, steps)
-    return _draw_generate(*tensors, *scalars)[0]
+    scalars = n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise), frames
+    saved = saved_shape(False, _draw_generate.backend(noise), tensors, scalars, steps)
+    return _draw_generate(*tensors, *scalars, *saved)[0]
 
 
 def _steps_one_by_one(op: Op, noise: Tensor) -> bool:

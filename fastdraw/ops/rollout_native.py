@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import reference
+from ..kernels.rollout_layout import saved_width
 from ..reference.rollout import DrawWeights, Options
 from . import autocast
 from .op import Native, Op, backward_may_come
@@ -31,7 +32,7 @@ class Call(NamedTuple):
     options: tuple[Any, ...]  # see `flat_options`
     bfloat16: bool
     frames: bool
-    rest: tuple[Any, ...]  # saved_rows forward; which gradients are wanted backward
+    rest: tuple[Any, ...]  # saved_rows and saved_width forward; which gradients are wanted backward
 
 
 def flat_options(options: dict[str, Any]) -> tuple[Any, ...]:
@@ -53,13 +54,22 @@ def multiplies_in_bfloat16(noise: Tensor) -> bool:
     return noise.dtype == torch.bfloat16
 
 
-def saved_rows(tensors: Sequence[Tensor | None], steps: Tensor | None) -> int:
-    """Rows to keep for the backward pass: 0 for none, -1 for those of all T B steps, else as many as will be taken."""
+def saved_shape(
+    encoder: bool, backend: str, tensors: Sequence[Tensor | None], scalars: Sequence[Any], steps: Tensor | None
+) -> tuple[int, int]:
+    """saved_rows and saved_width of a call.
+
+    Rows to keep for the backward pass are 0 for none, -1 for those of all T B steps, else as many as will be taken.
+    Their width is a matter of the backend.
+    """
     if not backward_may_come(tensors):
-        return 0
+        return 0, 0
+    if backend == "triton":
+        return -1, saved_width(encoder, (*tensors, *scalars))
+    width = _saved_width(_call(encoder, (*tensors, *scalars)))
     if steps is None or torch.compiler.is_compiling() or isinstance(steps, FakeTensor):
-        return -1
-    return max(int(steps.sum()), 1)
+        return -1, width
+    return max(int(steps.sum()), 1), width
 
 
 def _call(encoder: bool, arguments: Sequence[Any]) -> Call:
@@ -139,10 +149,10 @@ def _inputs(encoder, call):
 
 def _fake(encoder, *arguments):
     call = _call(encoder, arguments)
-    (rows,) = call.rest
+    rows, width = call.rest
     T, B, _Z = call.noise.shape
     shape = (B, *call.weights.canvas0.shape)
-    kept = (T * B if rows < 0 else rows, _saved_width(call) if rows else 0)
+    kept = (T * B if rows < 0 else rows, width)
     saved = call.noise.new_empty(kept, dtype=_compute_dtype(call.noise))
     if encoder:
         return call.noise.new_empty(B), call.noise.new_empty(T, B), call.noise.new_empty(shape), saved
@@ -150,7 +160,7 @@ def _fake(encoder, *arguments):
 
 
 def _saved_width(call):
-    """Elements of a row: `record_width` in csrc/cpu/layout.h."""
+    """Elements of a row on the CPU: `record_width` in csrc/cpu/layout.h."""
     panel = 64 // _compute_dtype(call.noise).itemsize
 
     def width(*parts):
@@ -185,13 +195,13 @@ def _fake_bwd(encoder, *arguments):
 
 def _backward(encoder, bwd, grads, tensors, scalars, needs):
     *tensors, saved = tensors
-    flat = (*tensors, *scalars[:-1])
+    flat = (*tensors, *scalars[:-2])
     call = _call(encoder, flat)
     T, B, _Z = call.noise.shape
     canvas = (B, *call.weights.canvas0.shape)
     shapes = ((B,), (T, B), canvas) if encoder else ((T, *canvas) if call.frames else canvas,)
     grads = [call.noise.new_zeros(shape) if g is None else g for g, shape in zip(grads, shapes, strict=True)]
-    wanted = _inputs(encoder, _call(encoder, (*needs, *scalars[:-1])))
+    wanted = _inputs(encoder, _call(encoder, (*needs, *scalars[:-2])))
     found = iter(bwd(*grads, saved, *flat, *(bool(need) for need in wanted)))
 
     def of(x):
@@ -220,8 +230,8 @@ def _op(encoder: bool) -> Op:
         "rollout",
         partial(_reference, encoder),
         Native(
-            frozenset({"cpu"}),
-            f"({flat}, int saved_rows) -> ({outputs}, Tensor saved)",
+            frozenset({"triton", "cpu"}),
+            f"({flat}, int saved_rows, int saved_width) -> ({outputs}, Tensor saved)",
             f"({doutputs}, Tensor saved, {flat}{''.join(f', bool need_{x}' for x in inputs)})"
             f" -> ({', '.join(f'Tensor {x}' for x in inputs)}{gradients})",
             partial(_fake, encoder),

@@ -34,11 +34,11 @@ def test_only_the_batch_may_be_empty(op: str, letter: str) -> None:
         getattr(ops, f"draw_{op}")(**arguments)
 
 
-def flat_generate(draw: Draw, saved_rows: int = 0, **changed: Any) -> list[Any]:
+def flat_generate(draw: Draw, saved_rows: int = 0, saved_width: int = 0, **changed: Any) -> list[Any]:
     """Arguments of torch.ops.fastdraw.draw_generate."""
     given = {**draw.generate(inputs()), **changed}
     tensors = [given["noise"], given["labels"], None, given.get("steps"), *given["weights"]]
-    return [*tensors, given["n_write"] or 0, False, False, False, False, 1e-8, False, False, saved_rows]
+    return [*tensors, given["n_write"] or 0, False, False, False, False, 1e-8, False, False, saved_rows, saved_width]
 
 
 needs_kernels = pytest.mark.skipif(dispatch.extension_refusal is not None, reason="the extension is not built")
@@ -76,10 +76,12 @@ def test_a_direct_call_is_checked(changed: dict[str, Any], words: str) -> None:
     ids=["none", "rows", "expanded", "flat", "width", "dtype"],
 )
 def test_what_was_saved_is_checked(spoil: Any, words: str) -> None:
-    flat = flat_generate(Draw(), saved_rows=-1)
+    flat = flat_generate(
+        Draw(), -1, ops.rollout_native._saved_width(ops.rollout_native._call(False, flat_generate(Draw())))
+    )
     canvas, saved = torch.ops.fastdraw.draw_generate(*flat)
     with pytest.raises(RuntimeError, match=words):
-        torch.ops.fastdraw.draw_generate_bwd(torch.ones_like(canvas), spoil(saved), *flat[:-1], True, True)
+        torch.ops.fastdraw.draw_generate_bwd(torch.ones_like(canvas), spoil(saved), *flat[:-2], True, True)
 
 
 @needs_kernels
