@@ -13,17 +13,18 @@ where none will come; filters and gates never. Samples that stop early (`steps`)
 a step waits for the longest sample in any case.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import triton
 
-from . import likelihood
+from . import graphs, likelihood
 from .configs import config
 from .lstm import block_shape, grid_size
-from .recurrence import Recurrence, row_stride
+from .recurrence import Recurrence, result, row_stride
 from .rollout_bwd import draw_generate_bwd, draw_rollout_bwd
-from .rollout_layout import Call, Tensor, dtypes_of, lay_out, read_call, record_widths, sizes_of
+from .rollout_layout import Call, Spec, Tensor, lay_out, read_call, record_widths, sizes_of, spec_of
 from .rollout_step import cell_kernel, look_kernel, settle_kernel
 
 __all__ = ["draw_generate", "draw_generate_bwd", "draw_rollout", "draw_rollout_bwd"]
@@ -32,18 +33,16 @@ __all__ = ["draw_generate", "draw_generate_bwd", "draw_rollout", "draw_rollout_b
 class Forward(Recurrence):
     """The forward pass. With `keep` the record has rows for all steps."""
 
-    def __init__(self, call: Call, keep: bool):
-        super().__init__(call)
-        at = self.at
+    def __init__(self, spec: Spec, keep: bool):
+        super().__init__(spec)
+        at = spec.at
         self.keep = keep
-        width = sum(record_widths(at, self.dtypes))
-        self.saved = self.empty((at.T if keep else min(at.T, 2)) * at.B, width)
-        self.record = lay_out(self.saved, at, self.dtypes)
-        self.from_dec = self.empty(at.B, self.to.from_dec)
-        self.from_enc = self.empty(at.B, self.to.from_enc) if at.encoder else self.from_first_enc
+        self.saved = self.empty((at.T if keep else min(at.T, 2)) * at.B, sum(record_widths(spec)))
+        self.record = lay_out(self.saved, spec)
+        self.from_dec, self.from_enc = self.empty(at.B, self.to.from_dec), self.empty(at.B, self.to.from_enc)
         self.product = self.empty(at.B, self.matrices["zy"].rows)
-        self.kl = self.empty(at.T, at.B) if at.encoder else self.noise
-        self.frames = call.noise.new_empty(at.T, at.B, at.C, at.H, at.W) if call.frames else None
+        self.kl, self.nll = self.empty(at.T, at.B), self.noise
+        self.frames = self.empty(at.T, at.B, at.C, at.H, at.W) if spec.frames else None
 
     def rows(self, part: Tensor | None, t: int) -> Tensor | None:
         """Rows of a part after step t."""
@@ -53,6 +52,7 @@ class Forward(Recurrence):
         return part[first : first + self.at.B]
 
     def run(self) -> None:
+        self.start()
         from_dec, from_enc = self.from_first_dec, self.from_first_enc
         h_dec = c_dec = c_enc = None
         for t in range(self.at.T):
@@ -74,6 +74,8 @@ class Forward(Recurrence):
             self.cell(t, h_dec, c_dec, from_dec[:, self.to.dec :], None, before)
         self.multiply(h_dec, "dec", self.from_dec)
         self.look(self.at.T, self.from_dec)
+        if self.at.encoder:
+            self.nll = likelihood.bernoulli_nll(self.canvas(), self.image)
 
     def look(self, t: int, from_dec: Tensor) -> None:
         """Write what step t - 1 drew, and read what step t sees."""
@@ -129,18 +131,12 @@ def draw_rollout(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if at.B == 0:
         empty = call.noise.new_empty
         return empty(0), empty(at.T, 0), empty(0, at.C, at.H, at.W), _nothing_saved(call)
-    with torch.cuda.device_of(call.noise):
-        forward = Forward(call, keep=call.rest[0] != 0)
-        forward.run()
-        canvas = forward.canvas()
-        nll = likelihood.bernoulli_nll(canvas, forward.image.view(canvas.shape))
-    saved = forward.saved if forward.keep else _nothing_saved(call)
-    return (
-        nll.to(dtype),
-        forward.kl.to(dtype),
-        canvas.to(dtype, memory_format=torch.contiguous_format, copy=True),
-        saved,
-    )
+
+    def results(forward: Forward, stays: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        nll, kl = (result(x, dtype, stays) for x in (forward.nll, forward.kl))
+        return nll, kl, result(forward.canvas(), dtype, True), _saved(forward, call, stays)
+
+    return _run(call, results)
 
 
 def draw_generate(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -150,13 +146,28 @@ def draw_generate(*arguments: Any) -> tuple[Tensor, Tensor]:
     if at.B == 0:
         shape = (at.T, 0, at.C, at.H, at.W) if call.frames else (0, at.C, at.H, at.W)
         return call.noise.new_empty(shape), _nothing_saved(call)
+
+    def results(forward: Forward, stays: bool) -> tuple[Tensor, Tensor]:
+        drawn = forward.frames if call.frames else forward.canvas()
+        return result(drawn, dtype, True), _saved(forward, call, stays)
+
+    return _run(call, results)
+
+
+def _run(call: Call, results: Callable[[Forward, bool], Any]) -> Any:
+    spec, keep = spec_of(call), call.rest[0] != 0
     with torch.cuda.device_of(call.noise):
-        forward = Forward(call, keep=call.rest[0] != 0)
-        forward.run()
-        canvas = forward.canvas().to(dtype, memory_format=torch.contiguous_format, copy=True)
-    return forward.frames if call.frames else canvas, forward.saved if forward.keep else _nothing_saved(call)
+        return graphs.run(
+            spec, ("forward", keep), spec.device, lambda: Forward(spec, keep), lambda made: made.load(call), results
+        )
+
+
+def _saved(forward: Forward, call: Call, stays: bool) -> Tensor:
+    if not forward.keep:
+        return _nothing_saved(call)
+    return forward.saved.clone() if stays else forward.saved
 
 
 def _nothing_saved(call: Call) -> Tensor:
     rows, width = call.rest
-    return call.noise.new_empty(0, width if rows else 0, dtype=dtypes_of(call).compute)
+    return call.noise.new_empty(0, width if rows else 0, dtype=spec_of(call).compute)

@@ -15,20 +15,24 @@ from typing import Any
 import torch
 import triton
 
-from . import likelihood
+from ..reference.rollout import DrawWeights
+from . import graphs, likelihood
 from .configs import config
 from .lstm import block_shape, grid_size
-from .recurrence import Recurrence, row_stride
+from .recurrence import Recurrence, result, row_stride
 from .rollout_layout import (
     Call,
+    Spec,
     Tensor,
     lay_out,
     multiply,
     padded,
     read_call,
+    record_widths,
     sizes_of,
+    spec_of,
     unpack,
-    used_weights,
+    weight_shapes,
 )
 from .rollout_step_bwd import cell_bwd_kernel, look_bwd_kernel, settle_bwd_kernel
 from .sums import sum_partials
@@ -40,16 +44,21 @@ CHUNK = 8
 class Backward(Recurrence):
     """wanted: whether the gradients of image, labels and noise are, in this order."""
 
-    def __init__(self, call: Call, saved: Tensor, wanted: tuple[bool, bool, bool]):
-        super().__init__(call)
-        at = self.at
-        self.record = lay_out(saved, at, self.dtypes)
+    def __init__(self, spec: Spec, wanted: tuple[bool, bool, bool]):
+        super().__init__(spec)
+        at = spec.at
+        self.saved = self.empty(at.T * at.B, sum(record_widths(spec)))
+        self.record = lay_out(self.saved, spec)
         self.wanted = wanted
+        self.dnll, self.dkl = (self.empty(at.B), self.empty(at.T, at.B)) if at.encoder else (None, None)
+        self.dframes = self.empty(at.T, at.B, at.pixels) if spec.frames else None
+        self.doutput = None if spec.frames else self.empty(at.B, at.pixels)
+        self.found: list[Tensor] = []
         states, chunk = (at.T + 1) * at.B, min(CHUNK, at.T) * at.B
         # Gradients of what the states made; row 0 is of the first state. Zeros stay where no kernel writes.
-        self.dfrom_dec = self.zeros(states, self.to.from_dec, multiplied=True)
-        self.dposterior = self.zeros(at.T * at.B, padded(2 * at.Z), multiplied=True) if at.encoder else None
-        self.dfrom_enc = self.zeros(at.B, self.to.from_enc, multiplied=True) if at.encoder else None
+        self.dfrom_dec = self.empty(states, self.to.from_dec, multiplied=True)
+        self.dposterior = self.empty(at.T * at.B, padded(2 * at.Z) if at.encoder else 0, multiplied=True)
+        self.dfrom_enc = self.empty(at.B, self.to.from_enc if at.encoder else 0, multiplied=True)
         # What is made again, for the steps of a chunk.
         gates = self.matrices["zy"].rows
         self.from_dec = self.empty(chunk + at.B, self.to.from_dec)
@@ -58,26 +67,41 @@ class Backward(Recurrence):
             self.from_enc, self.enc_product = self.empty(chunk + at.B, self.to.from_enc), self.empty(chunk, gates)
             self.dh_enc, self.dx = self.empty(at.B, self.matrices["enc"].columns), self.empty(at.B, padded(at.glimpse))
         self.dh_dec, self.dzy = (self.empty(at.B, self.matrices[name].columns) for name in ("dec", "zy"))
-        self.dc_dec, self.dc_enc = self.zeros(at.B, at.U), self.zeros(at.B, at.U)
-        self.dnoise = self.zeros(at.T, at.B, at.Z) if wanted[2] else None
-        if at.L:
-            self.dkeys, self.dlabels = self.zeros(at.B, at.L, at.A), self.zeros(at.B, at.L, at.D)
-            self.dv = self.zeros(at.B, at.A)
+        self.dc_dec, self.dc_enc = self.empty(at.B, at.U), self.empty(at.B, at.U)
+        self.dnoise = self.empty(at.T, at.B, at.Z) if wanted[2] else None
+        self.dkeys, self.dlabels = self.empty(at.B, at.L, at.A), self.empty(at.B, at.L, at.D)
+        self.dv = self.empty(at.B, at.A)
+        self.dcanvas = self.empty(at.B, at.pixels)
+        self.dimage = None
 
-    def zeros(self, *shape: int, multiplied: bool = False) -> Tensor:
-        return self.empty(*shape, multiplied=multiplied).zero_()
+    def load_gradients(
+        self, call: Call, saved: Tensor, dnll: Tensor | None, dkl: Tensor | None, doutput: Tensor
+    ) -> None:
+        """Copy in, beside the inputs, what the forward pass kept and the gradients of its outputs."""
+        self.load(call)
+        self.saved.copy_(saved)
+        if self.at.encoder:
+            self.dnll.copy_(dnll)
+            self.dkl.copy_(dkl)
+        to = self.doutput if self.dframes is None else self.dframes
+        to.view(doutput.shape).copy_(doutput)
 
-    def run(self, dnll: Tensor | None, dkl: Tensor | None, dcanvas: Tensor, dframes: Tensor | None) -> None:
-        at, compute = self.at, self.dtypes.compute
-        self.dkl = None if dkl is None else dkl.to(compute).contiguous()
-        self.dframes = None if dframes is None else dframes.contiguous()
-        self.dcanvas = dcanvas.to(compute).reshape(at.B, -1).clone()
-        self.dimage = self.dcanvas
-        if dnll is not None:
+    def run(self) -> None:
+        at = self.at
+        self.start()
+        for summed in (
+            self.dfrom_dec, self.dposterior, self.dfrom_enc, self.dc_dec, self.dc_enc, self.dnoise,
+            self.dkeys, self.dlabels, self.dv, self.dcanvas,
+        ):  # fmt: skip
+            if summed is not None:
+                summed.zero_()
+        if self.doutput is not None:
+            self.dcanvas.copy_(self.doutput)
+        if at.encoder:
             canvas = self.record.canvas[-at.B :, : at.pixels]
-            found = likelihood.bernoulli_nll_bwd(dnll.to(compute), canvas, self.image.flatten(1), self.wanted[0])
-            self.dcanvas += found[0]
-            self.dimage = found[1]
+            dcanvas, dimage = likelihood.bernoulli_nll_bwd(self.dnll, canvas, self.image.flatten(1), self.wanted[0])
+            self.dcanvas += dcanvas
+            self.dimage = dimage if self.wanted[0] else None
         for last in range(at.T, 0, -CHUNK):
             first = max(last - CHUNK, 0)
             self.make_again(first, last)
@@ -85,6 +109,7 @@ class Backward(Recurrence):
                 self.look(at.T, first)
             for t in range(last - 1, first - 1, -1):
                 self.step(t, first)
+        self.found = [*self.input_gradients(), *self.weight_gradients()]
 
     def make_again(self, first: int, last: int) -> None:
         """What the states before steps first..last made, and what the steps' inputs add to the gates."""
@@ -108,16 +133,16 @@ class Backward(Recurrence):
     def step(self, t: int, first: int) -> None:
         to = self.to
         dstate = self.rows(self.dfrom_dec, t + 1)
-        multiply(dstate, self.packed["dec"], self.dh_dec, self.call.bfloat16)
+        multiply(dstate, self.packed["dec"], self.dh_dec, self.spec.bfloat16)
         dbefore, from_dec = self.rows(self.dfrom_dec, t), self.rows(self.from_dec, t - first)
         dgates = dbefore[:, to.dec : to.dec + self.matrices["zy"].rows]
         cells = self.rows(self.record.c_dec, t - 1) if t > 0 else self.no_cell
         product = self.rows(self.dec_product, t - first)
         self.cell(t, dgates, None, self.dc_dec, self.dh_dec, product, from_dec[:, to.dec :], None, cells)
-        multiply(dgates, self.packed["zy"], self.dzy, self.call.bfloat16)
+        multiply(dgates, self.packed["zy"], self.dzy, self.spec.bfloat16)
         self.settle(t, first)
         if self.at.encoder:
-            multiply(self.dfrom_enc, self.packed["enc"], self.dh_enc, self.call.bfloat16)
+            multiply(self.dfrom_enc, self.packed["enc"], self.dh_enc, self.spec.bfloat16)
             dgates = dbefore[:, to.enc : to.enc + self.matrices["x"].rows]
             cells = self.rows(self.record.c_enc, t - 1) if t > 0 else self.no_cell
             product, from_enc = self.rows(self.enc_product, t - first), self.rows(self.from_enc, t - first)
@@ -125,7 +150,7 @@ class Backward(Recurrence):
                 t, dgates, self.dfrom_enc[:, to.enc_next :], self.dc_enc, self.dh_enc,
                 product, from_dec[:, to.enc :], from_enc[:, to.enc_next :], cells,
             )  # fmt: skip
-            multiply(dgates, self.packed["x"], self.dx, self.call.bfloat16)
+            multiply(dgates, self.packed["x"], self.dx, self.spec.bfloat16)
         self.look(t, first)
 
     def look(self, t: int, first: int) -> None:
@@ -139,7 +164,7 @@ class Backward(Recurrence):
         write_window = self.rows(record.write_window, t - 1) if write and at.write_window else None
         dfrom_dec, from_dec = self.rows(self.dfrom_dec, t), self.rows(self.from_dec, t - first)
         look_bwd_kernel[(at.B,)](
-            dfrom_dec, self.dcanvas, self.dimage if self.wanted[0] else None,
+            dfrom_dec, self.dcanvas, self.dimage,
             self.dx if read else None, self.image, canvas, None if self.dframes is None else self.dframes[t - 1],
             read_window, write_window, from_dec, self.steps,
             t, at.C, at.H, at.W, dfrom_dec.stride(0), self.dx.stride(0) if read else 0, row_stride(canvas),
@@ -181,8 +206,7 @@ class Backward(Recurrence):
     def weight_gradients(self) -> list[Tensor]:
         """Of every weight, in the order of `DrawWeights`; empty for one that the call has no use for."""
         at, to, record = self.at, self.to, self.record
-        weights = self.call.weights
-        gradients = {name: self.call.noise.new_empty(getattr(weights, name).shape) for name in used_weights(at)}
+        gradients = {name: self.empty(*shape) for name, shape in weight_shapes(at).items()}
         dfirst = self.sum_rows(self.dfrom_dec[: at.B])
         later = self.dfrom_dec[at.B :]
         unpack(self.matrices["dec"], self.product_over_rows(later, record.h_dec, dfirst, self.first_dec), gradients)
@@ -209,77 +233,76 @@ class Backward(Recurrence):
             dkeys = self.dkeys.flatten(0, 1)
             gradients["align_v"] = self.sum_rows(self.dv).view(-1)
             align_key = self.empty(at.A, at.D)
-            multiply(dkeys.T, self.labels.flatten(0, 1), align_key, self.call.bfloat16)
+            multiply(dkeys.T, self.labels, align_key, self.spec.bfloat16)
             gradients["align_key"] = align_key
-        noise = self.call.noise
-        return [
-            gradients[name].to(noise.dtype) if name in gradients else noise.new_empty(0) for name in weights._fields
-        ]
+        return [gradients.get(name, self.empty(0)) for name in DrawWeights._fields]
 
     def product_over_rows(
         self, dmade: Tensor, made_of: Tensor, dfirst: Tensor | None = None, first: Tensor | None = None
     ) -> Tensor:
         """dmade^T @ made_of, and what the first state adds, which is one row for all samples."""
         out = self.empty(dmade.shape[1], made_of.shape[1])
-        multiply(dmade.T, made_of, out, self.call.bfloat16)
+        multiply(dmade.T, made_of, out, self.spec.bfloat16)
         return out if dfirst is None else out.addr_(dfirst.view(-1), first.view(-1).to(out.dtype))
 
     def sum_rows(self, rows: Tensor) -> Tensor:
         """The sum (1, .) over samples."""
-        return sum_partials(rows.to(self.dtypes.compute).contiguous()[None], self.dtypes.compute)
+        return sum_partials(rows.to(self.spec.compute).contiguous()[None], self.spec.compute)
 
     def times(self, dmade: Tensor, name: str) -> Tensor:
         out = self.empty(1, self.matrices[name].columns)
-        multiply(dmade.to(self.dtypes.product), self.packed[name], out, self.call.bfloat16)
+        multiply(dmade.to(self.spec.product), self.packed[name], out, self.spec.bfloat16)
         return out
 
     def input_gradients(self) -> list[Tensor]:
         """Of image (with an encoder), labels and noise; empty where it is not wanted."""
-        at, noise = self.at, self.call.noise
-        nothing = noise.new_empty(0)
-        image, labels, dnoise = nothing, nothing, nothing
+        at, nothing = self.at, self.empty(0)
+        image, labels, noise = nothing, nothing, nothing
         if self.wanted[0]:
-            image = self.dimage.view(at.B, at.C, at.H, at.W).to(noise.dtype)
+            image = self.dimage.view(at.B, at.C, at.H, at.W)
         if self.wanted[1]:
             labels = self.empty(at.B * at.L, at.D)
             # Through the keys as well as through the values.
-            align_key = self.call.weights.align_key.to(labels.dtype)
-            multiply(self.dkeys.flatten(0, 1), align_key, labels, self.call.bfloat16)
-            labels = (labels.view_as(self.dlabels) + self.dlabels).to(noise.dtype)
+            multiply(self.dkeys.flatten(0, 1), self.align_key, labels, self.spec.bfloat16)
+            labels = labels.view_as(self.dlabels) + self.dlabels
         if self.wanted[2]:
-            dnoise = self.dnoise.to(noise.dtype)
-        return [image, labels, dnoise] if at.encoder else [labels, dnoise]
+            noise = self.dnoise
+        return [image, labels, noise] if at.encoder else [labels, noise]
 
 
 def draw_rollout_bwd(dnll: Tensor, dkl: Tensor, dcanvas: Tensor, saved: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of the outputs, what was saved, the flat arguments, what is wanted -> those of inputs and weights."""
-    return _backward(read_call(True, arguments), saved, dnll, dkl, dcanvas, None)
+    return _backward(read_call(True, arguments), saved, dnll, dkl, dcanvas)
 
 
 def draw_generate_bwd(dcanvas: Tensor, saved: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """As `draw_rollout_bwd`; the one output is the canvas, or the frames."""
-    call = read_call(False, arguments)
-    if not call.frames:
-        return _backward(call, saved, None, None, dcanvas, None)
-    return _backward(call, saved, None, None, dcanvas.new_zeros(dcanvas.shape[1:]), dcanvas)
+    return _backward(read_call(False, arguments), saved, None, None, dcanvas)
 
 
-def _backward(call, saved, dnll, dkl, dcanvas, dframes):
-    encoder, noise = call.image is not None, call.noise
-    wanted = call.rest if encoder else (False, *call.rest)
-    if noise.shape[1] == 0:
+def _backward(
+    call: Call, saved: Tensor, dnll: Tensor | None, dkl: Tensor | None, doutput: Tensor
+) -> tuple[Tensor, ...]:
+    spec, noise = spec_of(call), call.noise
+    wanted = call.rest if spec.at.encoder else (False, *call.rest)
+    if spec.at.B == 0:
         return _of_no_samples(call, wanted)
     if saved.shape[0] == 0:
         raise ValueError("the backward of a rollout needs what the forward call saved: it had saved_rows = 0")
     with torch.cuda.device_of(noise):
-        backward = Backward(call, saved, wanted)
-        backward.run(dnll, dkl, dcanvas, dframes)
-        return *backward.input_gradients(), *backward.weight_gradients()
+        return graphs.run(
+            spec,
+            ("backward", wanted),
+            spec.device,
+            lambda: Backward(spec, wanted),
+            lambda made: made.load_gradients(call, saved, dnll, dkl, doutput),
+            lambda made, stays: tuple(result(x, noise.dtype, stays) for x in made.found),
+        )
 
 
-def _of_no_samples(call, wanted):
+def _of_no_samples(call: Call, wanted: tuple[bool, ...]) -> tuple[Tensor, ...]:
     noise, inputs, at = call.noise, (call.image, call.labels, call.noise), sizes_of(call)
-    used = used_weights(at)
+    used = weight_shapes(at)
     found = [torch.zeros_like(x) if want else noise.new_empty(0) for x, want in zip(inputs, wanted, strict=True)]
     return *found[0 if at.encoder else 1 :], *(
         torch.zeros_like(weight) if name in used else noise.new_empty(0)

@@ -175,25 +175,34 @@ def matrices_of(at: Sizes) -> dict[str, Matrix]:
     return found
 
 
-def used_weights(at: Sizes) -> set[str]:
-    """Names of those that the call has a use for."""
-    matrices = matrices_of(at).values()
-    used = {block.weight for matrix in matrices for block in matrix.blocks} | {"h0_dec", "canvas0"}
-    used |= {name for matrix in matrices for name, _ in matrix.biases}
-    used |= {"h0_enc"} if at.encoder else set()
-    return used | ({"align_key", "align_v"} if at.L else set())
+def weight_shapes(at: Sizes) -> dict[str, tuple[int, ...]]:
+    """Of every weight that the call has a use for."""
+    U, gates, seen = at.U, 4 * at.U, at.glimpse + at.U
+    shapes: dict[str, tuple[int, ...]] = {
+        "prior": (2 * at.Z, U), "prior_bias": (2 * at.Z,), "patch": (at.patch, U), "patch_bias": (at.patch,),
+        "dec_ih": (gates, at.Z + at.D), "dec_hh": (gates, U), "dec_bias": (gates,),
+        "h0_dec": (U,), "canvas0": (at.C, at.H, at.W),
+    }  # fmt: skip
+    if at.L:
+        shapes |= {"align_query": (at.A, U), "align_bias": (at.A,), "align_key": (at.A, at.D), "align_v": (at.A,)}
+    if at.read_window:
+        shapes |= {"read_window": (5, U), "read_window_bias": (5,)}
+    if at.write_window:
+        shapes |= {"write_window": (5, U), "write_window_bias": (5,)}
+    if at.encoder:
+        shapes |= {"enc_ih": (gates, seen), "enc_hh": (gates, U), "enc_bias": (gates,), "h0_enc": (U,)}
+        shapes |= {"posterior": (2 * at.Z, U), "posterior_bias": (2 * at.Z,)}
+    return shapes
 
 
-def pack(matrix: Matrix, weights: DrawWeights, dtype: torch.dtype) -> Tensor:
-    """The weights of a matrix side by side; zeros between them."""
-    packed = weights.dec_hh.new_zeros(matrix.rows, matrix.columns, dtype=dtype)
+def pack(matrix: Matrix, weights: DrawWeights, packed: Tensor) -> None:
+    """Put the weights of a matrix side by side into memory that is zero between them."""
     for name, first, inputs, row in matrix.blocks:
         weight = getattr(weights, name)
         packed[row : row + weight.shape[0], :inputs].copy_(weight[:, first : first + inputs])
     for name, row in matrix.biases:
         bias = getattr(weights, name)
         packed[row : row + bias.shape[0], matrix.ones].copy_(bias)
-    return packed
 
 
 def unpack(matrix: Matrix, gradient: Tensor, gradients: dict[str, Tensor]) -> None:
@@ -206,20 +215,36 @@ def unpack(matrix: Matrix, gradient: Tensor, gradients: dict[str, Tensor]) -> No
         bias.copy_(gradient[row : row + bias.shape[0], matrix.ones])
 
 
-class Dtypes(NamedTuple):
-    """Of what is carried and summed up, and of what is multiplied."""
+class Spec(NamedTuple):
+    """All of a call but its numbers: calls with the same one run the same kernels on memory laid out alike."""
 
-    compute: torch.dtype
-    product: torch.dtype
+    at: Sizes
+    dtype: torch.dtype
+    device: torch.device
+    lengths: torch.dtype | None
+    steps: torch.dtype | None
+    tanh_prior: bool
+    standard_first: bool
+    log_variance: bool
+    per_axis: bool
+    eps: float
+    bfloat16: bool
+    frames: bool
+
+    @property
+    def compute(self) -> torch.dtype:
+        """Of what is carried and summed up: float64 for float64, float32 for all others."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def product(self) -> torch.dtype:
+        """Of what is multiplied: bfloat16 where that is allowed. Triton's interpreter has none: `multiply` rounds."""
+        return torch.bfloat16 if self.bfloat16 and self.device.type == "cuda" else self.compute
 
 
-def dtypes_of(call: Call) -> Dtypes:
-    """float64 in float64, all others in float32, and their products in bfloat16 where that is allowed.
-
-    Triton's interpreter has no bfloat16: there `multiply` rounds.
-    """
-    compute = torch.float64 if call.noise.dtype == torch.float64 else torch.float32
-    return Dtypes(compute, torch.bfloat16 if call.bfloat16 and call.noise.is_cuda else compute)
+def spec_of(call: Call) -> Spec:
+    lengths, steps = (None if x is None else x.dtype for x in (call.lengths, call.steps))
+    return Spec(sizes_of(call), call.noise.dtype, call.noise.device, lengths, steps, *call[8:15])
 
 
 class Record(NamedTuple):
@@ -236,11 +261,11 @@ class Record(NamedTuple):
     read_window: Optional
 
 
-def record_widths(at: Sizes, dtypes: Dtypes) -> tuple[int, ...]:
+def record_widths(spec: Spec) -> tuple[int, ...]:
     """Of each part, in elements of the compute dtype."""
-    state = padded(at.U + 1)
+    at, state = spec.at, padded(spec.at.U + 1)
     multiplied = tuple(
-        width * dtypes.product.itemsize // dtypes.compute.itemsize
+        width * spec.product.itemsize // spec.compute.itemsize
         for width in (state, padded(at.Z + at.D), state * at.encoder, padded(at.glimpse))
     )
     h_dec, zy, h_enc, x = multiplied
@@ -250,19 +275,18 @@ def record_widths(at: Sizes, dtypes: Dtypes) -> tuple[int, ...]:
 
 def saved_width(encoder: bool, arguments: Sequence[Any]) -> int:
     """Elements of a row of all parts together, for the forward op's arguments."""
-    call = read_call(encoder, arguments)
-    return sum(record_widths(sizes_of(call), dtypes_of(call)))
+    return sum(record_widths(spec_of(read_call(encoder, arguments))))
 
 
-def lay_out(saved: Tensor, at: Sizes, dtypes: Dtypes) -> Record:
+def lay_out(saved: Tensor, spec: Spec) -> Record:
     """The parts of memory of as many elements as `rows` x the sum of the widths: one after the other."""
-    widths = record_widths(at, dtypes)
+    widths = record_widths(spec)
     rows = saved.numel() // sum(widths)
     parts = saved.flatten().split([rows * width for width in widths])
 
     def part(name: str, width: int, x: Tensor) -> Optional:
         multiplied = name in ("h_dec", "zy", "h_enc", "x")
-        return x.view(dtypes.product if multiplied else dtypes.compute).view(rows, -1) if width else None
+        return x.view(spec.product if multiplied else spec.compute).view(rows, -1) if width else None
 
     return Record(*map(part, Record._fields, widths, parts))
 

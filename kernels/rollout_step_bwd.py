@@ -45,6 +45,8 @@ def look_bwd_kernel(
     pixels = C * H * W
     dcanvas_ptr += b * pixels
     dfrom_dec_ptr += b * stride_dfrom_dec_b
+    if NEED_DIMAGE:
+        dimage_ptr += b * pixels
 
     if READ:
         if takes_step(steps_ptr, b, t, HAS_STEPS):
@@ -53,7 +55,7 @@ def look_bwd_kernel(
             canvas_ptr += b * stride_canvas_b
             if N_READ > 0:
                 read_sample_bwd(
-                    dimage_ptr + b * pixels, dcanvas_ptr, dfrom_dec_ptr + READ_WINDOW, dx_ptr, image_ptr, canvas_ptr,
+                    dimage_ptr, dcanvas_ptr, dfrom_dec_ptr + READ_WINDOW, dx_ptr, image_ptr, canvas_ptr,
                     read_window_ptr + b * stride_window_b, C, H, W, H * W, W, 1, H * W, W, 1,
                     N_READ, PER_AXIS, EPS, HALF, True, NEED_DIMAGE, True, PRECISION,
                     BLOCK_NR, BLOCK_H, BLOCK_W, dtype,
@@ -67,7 +69,7 @@ def look_bwd_kernel(
                     dcanvas = tl.load(dcanvas_ptr + p, mask=mask, other=0.0) - derror * slope
                     tl.store(dcanvas_ptr + p, dcanvas, mask=mask)
                     if NEED_DIMAGE:
-                        to = dimage_ptr + b * pixels + p
+                        to = dimage_ptr + p
                         dimage = tl.load(dx_ptr + p, mask=mask, other=0.0) + derror
                         tl.store(to, tl.load(to, mask=mask, other=0.0) + dimage, mask=mask)
         # What was added to is read by other threads of this program.
