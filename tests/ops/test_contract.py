@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -14,6 +12,7 @@ from fastdraw import reference
 
 from .cases import DTYPES, SMALL, Case, Draw, Inputs, Run, every_case, every_run
 from .checking import Arguments, assert_matches_reference, float_tensors, run, threads
+from .generated import given, st
 
 # Arguments without a batch dimension; in a rollout, noise has it second.
 UNBATCHED = ("v", "w_ih", "w_hh", "b_ih", "b_hh")

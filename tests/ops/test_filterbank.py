@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import example, given
 
 import fastdraw
 from fastdraw import ops, reference
 from fastdraw.reference.filterbank import window_geometry
 
 from .cases import Inputs, Run, every_run
+from .generated import example, given, st
 
 FILTERBANK = every_run("gaussian_filterbank")
 STRIDES = pytest.mark.parametrize("stride", ["max", "per_axis"])
