@@ -45,7 +45,7 @@ bench: install
 
 # For a machine with a GPU and perhaps no network: uses the Python that is there, and installs nothing from outside.
 gpu:
-	$(PYTHON) -m benchmarks.gpu.run
+	$(PYTHON) -m benchmarks.gpu.run $(if $(DRY),--dry)
 
 # Register, spill and shared-memory figures of every GPU kernel; needs no GPU.
 docs: install

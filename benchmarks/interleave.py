@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.work import Work
+if TYPE_CHECKING:
+    from benchmarks.work import Work
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 900.0  # seconds for a competitor to get ready, and for a turn
@@ -52,7 +53,7 @@ class Competitor:
             raise LeftOut(f"stopped after {self.limit:g} s" if late.is_set() else said[-1])
         return json.loads(line)
 
-    def turn(self, case: str) -> float:
+    def turn(self, case: str) -> Any:
         assert self.process.stdin is not None
         self.process.stdin.write(case + "\n")
         self.process.stdin.flush()
@@ -66,14 +67,21 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def competitor(kind: str, name: str, work: Work, threads: int, limit: float = LIMIT) -> Iterator[Competitor]:
-    """Start a competitor with so many threads, which do not spin while others run, and with no compiled code cached."""
+def competitor(kind: str, name: str, work: "Work", threads: int, limit: float = LIMIT) -> Iterator[Competitor]:
+    """Start a `benchmarks.worker` with so many threads, which do not spin while others run."""
+    count = str(threads)
+    settings = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NPROC": count, "GOMP_SPINCOUNT": "10000"}
+    with started(["benchmarks.worker", kind, name, json.dumps(asdict(work))], settings, limit) as player:
+        yield player
+
+
+@contextmanager
+def started(module: Sequence[str], settings: Mapping[str, str], limit: float) -> Iterator[Competitor]:
+    """Start a module of Python that answers line by line, with no compiled code cached."""
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as errors:
-        count = str(threads)
-        settings = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NPROC": count, "GOMP_SPINCOUNT": "10000"}
-        command = [sys.executable, "-m", "benchmarks.worker", kind, name, json.dumps(asdict(work))]
+        command = [sys.executable, "-m", *module]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        environment = os.environ | settings | {"TORCHINDUCTOR_CACHE_DIR": cache}
+        environment = os.environ | dict(settings) | {"TORCHINDUCTOR_CACHE_DIR": cache}
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes
         ) as process:
@@ -84,7 +92,7 @@ def competitor(kind: str, name: str, work: Work, threads: int, limit: float = LI
 
 
 def interleaved(
-    kind: str, names: Sequence[str], work: Work, rounds: int, threads: int, limit: float = LIMIT
+    kind: str, names: Sequence[str], work: "Work", rounds: int, threads: int, limit: float = LIMIT
 ) -> dict[str, Any]:
     """Seconds per call of every competitor, case and round, what each first call took, and why some are left out."""
     samples: Samples = {}
@@ -115,7 +123,7 @@ def interleaved(
     return {"unit": "s", "values": values, "first_call_s": first_call, "left_out": left_out}
 
 
-def peak_memory(names: Sequence[str], work: Work, rounds: int, threads: int) -> dict[str, Any]:
+def peak_memory(names: Sequence[str], work: "Work", rounds: int, threads: int) -> dict[str, Any]:
     """Bytes of a training step above weights and inputs, each time in a fresh process."""
     values: Samples = {name: {"step": []} for name in names}
     for _ in range(rounds):

@@ -1,0 +1,192 @@
+"""`make gpu` as far as it goes without a GPU: its one-line refusal, reading what tests say, its figures and results."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.gpu import report, run
+
+CASES = """
+import pytest
+def test_right(): pass
+def test_wrong(): assert 1 == 2, "one is not two"
+@pytest.mark.skip(reason="not today")
+def test_left_out(): pass
+@pytest.fixture
+def broken(): raise RuntimeError("no fixture")
+def test_without_its_fixture(broken): pass
+"""
+
+
+def stage(outcome="passed", **more):
+    return {"outcome": outcome, "seconds": 1.0, **more}
+
+
+def figures(*rounds):
+    return {"p20": rounds[0], "p50": rounds[0], "p80": rounds[0], "rounds": list(rounds)}
+
+
+def competitor(wall, kernel, **more):
+    facts = {"moved": 4000, "flops": 10**6, "memory": {"allocated": int(wall * 1e6), "reserved": 2**21}}
+    return facts | {"wall": figures(wall, 2 * wall), "graph_wall": figures(kernel), "kernel": figures(kernel)} | more
+
+
+def finished_run():
+    rollouts = {"training B=128 float32": {"ours": competitor(1e-3, 5e-4), "eager": competitor(32e-3, 2e-2)}}
+    rollouts["training B=128 float32"]["compile"] = {"wall": figures(4e-3, 8e-3)}
+    ops = {
+        f"draw_read forward n={n} float32": {"ours": competitor(n * 1e-5, 4e-6), "eager": competitor(1e-4, 8e-5)}
+        for n in (5, 8)
+    }
+    return {
+        "machine": {
+            "gpu": "NVIDIA H200",
+            "driver": "580",
+            "torch": "2.11.0",
+            "triton": "3.6",
+            "not_installed": ["tqdm"],
+        },
+        "source": {"commit": "abc", "dirty": True},
+        "build": stage(),
+        "tests": stage(counts={"passed": 2}, files={}, failures={}, skipped={}),
+        "timings": {
+            "roof": {"copy_bytes_per_s": 4e12, "float32_flops_per_s": 5e13},
+            "rollouts": {"cases": rollouts, "left_out": {"ours": {}, "reduce-overhead": {"training": "too late"}}},
+            "ops": {"cases": ops, "left_out": {}},
+            "lstm": {"cases": {"lstm forward B=128 float16": {"cudnn": competitor(1e-4, 9e-5)}}, "left_out": {}},
+        },
+    }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_one_line_without_a_gpu(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu.run", "--out", tmp_path / "results"],
+        cwd=run.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "sees no CUDA device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_reads_what_the_shares_report(tmp_path):
+    (tmp_path / "test_cases.py").write_text(CASES)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.gpu.shard", "-p", "no:cacheprovider", tmp_path]
+    files = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    for number, file in enumerate(files):
+        environment = os.environ | {"FASTDRAW_SHARE": f"{number}/2", "FASTDRAW_OUTCOMES": str(file)}
+        subprocess.run(command, cwd=run.ROOT, env=environment, capture_output=True, check=False)
+    assert all(file.exists() for file in files)
+    found = run.read_outcomes(files)
+    assert found["counts"] == {"error": 1, "failed": 1, "passed": 1, "skipped": 1}
+    assert [name.split("::")[1] for name in sorted(found["failures"])] == ["test_without_its_fixture", "test_wrong"]
+    assert any("one is not two" in text for text in found["failures"].values())
+    assert any("no fixture" in text for text in found["failures"].values())
+    assert found["skipped"] == {"Skipped: not today": 1}
+    (counts,) = found["files"].values()
+    assert counts == found["counts"]
+
+
+def test_results_are_replaced_whole(tmp_path):
+    path = tmp_path / "new" / "gpu.json"
+    run.write_results(path, {"build": 1})
+    run.write_results(path, {"build": 1, "tests": 2})
+    assert json.loads(path.read_text()) == {"build": 1, "tests": 2}
+    with pytest.raises(TypeError):
+        run.write_results(path, {"build": object()})
+    assert json.loads(path.read_text()) == {"build": 1, "tests": 2}
+
+
+def test_command_that_outlasts_its_time_is_stopped():
+    started = run.run("-c", "import time; print('begun', flush=True); time.sleep(60)", seconds=2)
+    assert started["outcome"] == "stopped after 2 s"
+    assert started["seconds"] < 20
+    assert "begun" in started["output"]
+
+
+def test_success_needs_every_stage():
+    assert run.succeeded(finished_run())
+    assert not run.succeeded({**finished_run(), "build": stage("failed")})
+    for counts in ({}, {"skipped": 3}):
+        assert not run.succeeded({**finished_run(), "tests": stage(counts=counts)})
+    for group in ("roof", "rollouts", "ops", "lstm"):
+        results = finished_run()
+        del results["timings"][group]
+        assert not run.succeeded(results), group
+    results = finished_run()
+    results["timings"]["rollouts"]["left_out"]["ours"] = {"training": "it failed"}
+    assert not run.succeeded(results)
+
+
+def test_ratios_are_of_the_same_round_and_the_worst_size():
+    timings = finished_run()["timings"]
+    row = timings["rollouts"]["cases"]["training B=128 float32"]
+    assert report.ratio(row, "eager") == pytest.approx(32)
+    assert report.ratio(row, "graph") == pytest.approx(20)
+    assert report.ratio(row, "compile") == pytest.approx(4)
+    assert report.ratio(row, "reduce-overhead") is None
+    assert report.memory_ratio(row) == pytest.approx(1 / 32)
+    value, sizes = report.worst_ops(timings["ops"]["cases"])["draw_read forward"]
+    assert value == pytest.approx(1.25)
+    assert sizes == "n=8 float32"
+    share = report.share_of_roof(row["ours"], "float32", timings["roof"])
+    assert share == pytest.approx(1e6 / 5e13 / 5e-4)
+
+
+def test_quantiles_are_of_all_samples_and_medians_of_the_rounds():
+    turns = [
+        {"wall": [1.0, 2.0, 9.0], "graph_wall": None, "kernel": []},
+        {"wall": [4.0], "graph_wall": None, "kernel": []},
+    ]
+    found = report.quantiles(turns)
+    assert found.keys() == {"wall"}
+    assert found["wall"]["rounds"] == [2.0, 4.0]
+    assert found["wall"]["p20"] <= found["wall"]["p50"] == 3.0 <= found["wall"]["p80"]
+
+
+def test_summary_names_what_failed_and_what_is_left_out():
+    results = finished_run()
+    results["tests"] = stage("failed", output="no kernel image", counts={"failed": 1}, failures={"a::b": "why"})
+    text = report.summary(results)
+    for words in ("commit abc with changes", "1 failed", "a::b", "no kernel image", "not installed: tqdm"):
+        assert words in text
+    for words in ("eager 32.00", "graph 20.00", "left out: reduce-overhead training: too late", "1.25 x (n=8 float32)"):
+        assert words in text
+
+
+def test_times_add_up_to_less_than_nine_minutes():
+    clock = run.Clock()
+    assert run.TOTAL_SECONDS + 20 <= 540
+    assert clock.seconds("build") == pytest.approx(240, abs=1)
+    clock.end -= 240 + 100  # a slow build, and half of the tests' time
+    assert clock.seconds("tests") == pytest.approx(520 - 340 - 115, abs=1)
+    clock.end -= 1000
+    assert clock.seconds("lstm") == 1.0
+
+
+def test_a_case_of_every_group_runs():
+    """In a process of its own, which is a dry run, and where torch and pytest alone need to be installed."""
+    code = """
+import sys
+from benchmarks.gpu.cases import cases
+assert not {"pydantic", "hypothesis"} & sys.modules.keys()
+players = [("ours", "ops"), ("eager", "ops"), ("ours", "rollouts"), ("eager", "rollouts"), ("cudnn", "lstm")]
+for who, group in players:
+    made = cases(group, who)
+    next(iter(made.values()))().call()
+    print(len(made))
+"""
+    environment = os.environ | {"FASTDRAW_GPU_DRY": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=run.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["72", "72", "18", "18", "18"]
