@@ -160,7 +160,7 @@ def _rollouts(who: str) -> dict[str, Make]:
     found: dict[str, Make] = {}
     for kind, batch, dtype in product(("training", "forward", "drawing"), BATCHES, DTYPES):
         if who not in MODES or (kind in COMPILED and batch == BATCHES[0]):
-            found[f"{kind} B={batch} {dtype}"] = partial(_rollout, who, kind, Sizes(batch), dtype)
+            found[f"{kind} B={batch} {dtype}"] = partial(rollout, who, kind, Sizes(batch), dtype)
     return found
 
 
@@ -180,7 +180,7 @@ def _dimension(word: str, letters: dict[str, int]) -> int:
     return int(word[: len(word) - len(letter)] or 1) * (letters[letter] if letter else 1)
 
 
-def _rollout(who: str, kind: str, sizes: Sizes, dtype: str) -> Timed:
+def rollout(who: str, kind: str, sizes: Sizes, dtype: str) -> Timed:
     torch.manual_seed(0)
     weights = weights_of(sizes)
     B, C, H, W, T, L, D, *_ = sizes
@@ -216,11 +216,11 @@ def _rollout(who: str, kind: str, sizes: Sizes, dtype: str) -> Timed:
 
     if kind == "drawing":
         weights = weights._replace(**{name: w.detach() for name, w in weights._asdict().items()})
-        return Timed(forward, _weight_bytes(sizes, dtype), 2 * multiply_adds(sizes, encoder=False))
+        return Timed(forward, least_bytes(sizes, dtype), 2 * multiply_adds(sizes, encoder=False))
     once = 2 * multiply_adds(sizes)
     if kind == "forward":
-        return Timed(forward, _weight_bytes(sizes, dtype), once)
-    return Timed(train, 3 * _weight_bytes(sizes, dtype), 3 * once)
+        return Timed(forward, least_bytes(sizes, dtype), once)
+    return Timed(train, 3 * least_bytes(sizes, dtype), 3 * once)
 
 
 def multiply_adds(sizes: Sizes, encoder: bool = True) -> int:
@@ -234,7 +234,7 @@ def multiply_adds(sizes: Sizes, encoder: bool = True) -> int:
     return sizes.T * sizes.B * per_step + sizes.B * sizes.L * sizes.A * sizes.D
 
 
-def _weight_bytes(sizes: Sizes, dtype: str) -> int:
+def least_bytes(sizes: Sizes, dtype: str) -> int:
     """The least that goes to and from memory: every weight once, image, noise and canvas."""
     weights = 0
     for shape in SHAPES.values():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 DRY = os.environ.get("FASTDRAW_GPU_DRY") == "1"
-DEVICE = "cpu" if DRY else "cuda"
+DEVICE = "cuda" if torch.cuda.is_available() and not DRY else "cpu"  # timings need a GPU, counts do not
 FLUSHED = 256 << 20  # bytes: more than any L2 cache holds
 TURN = 0.03  # seconds of wall time that a turn may take, and as much of kernel time
 MOST = 30  # samples in a turn
