@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.gpu.page import readme_block
 from fastdraw import info
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +101,7 @@ def _results() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"demo": _demo, "table": info.table, "speed": _speed, "results": _results}
+BLOCKS = {"demo": _demo, "table": info.table, "speed": _speed, "gpu": readme_block, "results": _results}
 
 
 if __name__ == "__main__":

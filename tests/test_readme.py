@@ -1,4 +1,4 @@
-"""The README says what was measured, and its example runs."""
+"""README and docs/gpu.md say what was measured, and their examples run."""
 
 import importlib.util
 import re
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import page
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README, GPU = (ROOT / "README.md").read_text(), (ROOT / "docs" / "gpu.md").read_text()
 
 
 def test_tables_and_figures_come_from_the_results() -> None:
@@ -24,6 +26,18 @@ def test_example_runs(code: str) -> None:
     names: dict[str, object] = {}
     exec(code, names)  # the README's own code
     assert names["look"].weight.grad.abs().sum() > 0  # type: ignore[attr-defined]
+
+
+def test_page_of_the_gpu_comes_from_the_results() -> None:
+    assert page.filled(GPU) == GPU, "run python -m benchmarks.gpu.page"
+
+
+def test_example_of_the_gpu_runs_on_whatever_there_is() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", GPU, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)  # the page's own code
+    gradients = [weight.grad for weight in names["model"].parameters()]  # type: ignore[attr-defined]
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

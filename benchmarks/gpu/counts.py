@@ -20,8 +20,6 @@ from fastdraw import dispatch, ops
 LAUNCH = "a launch of Triton's"
 # The op replays a graph; a loop over ops launches one by one.
 FUSED = any(op.name == "draw_rollout" and "triton" in op.backends for op in ops.TABLE)
-    op.name == "draw_rollout" and "triton" in op.backends for op in ops.TABLE
-)  # the op replays a graph; a loop over ops launches one by one
 # fmt: off
 NO_KERNEL = {
     "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_", "set_",

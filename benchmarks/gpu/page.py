@@ -132,10 +132,10 @@ def _quantiles(found: dict[str, Any] | None) -> str:
 
 
 ASSUMPTIONS = """\
-Launches are counted in the code of commit {commit} ({date}), bytes and products follow from the sizes. Assumed of an H200:
-{bandwidth:g} TB/s, {single:g} TFLOP/s in float32 and {half:g} in bfloat16, {graph:g} us for a launch in a graph and {eager:g} us
-for one by the host. Products are taken at the peak rate, which small ones do not reach, and launches as if none
-overlapped. An op alone is the GPU's time, whatever the host needs to call it; eager's graph is its launches in a graph."""
+Launches are counted in the code of commit {commit} ({date}), bytes and products follow from the sizes.
+Assumed of an H200: {bandwidth:g} TB/s, {single:g} TFLOP/s in float32 and {half:g} in bfloat16, {graph:g} us for a
+launch in a graph and {eager:g} us for one by the host. Products are taken at the peak rate, which small ones do not
+reach, and launches as if none overlapped. An op alone is the GPU's time, whatever the host needs to call it."""
 
 
 def assumptions(predicted: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ def counted() -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.gpu.counts"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(done.stderr)
+        sys.exit(done.stderr[-2000:])
     return json.loads(done.stdout)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ..ops.cases import Draw, Inputs, Run
 from ..ops.checking import float_tensors, of_tensors
@@ -42,6 +42,12 @@ def last_sample(op: str) -> dict[str, Any]:
             "values": make.normal(1, 4, 16),
             "v": make.normal(ROW // 4, scale=0.1),
         },
+        "lstm_step": {
+            "input": make.normal(1, ROW),
+            "state": (make.normal(1, 16), make.normal(1, 16)),
+            "w_ih": make.normal(64, ROW, scale=1 / 64),
+            "w_hh": make.normal(64, 16, scale=1 / 4),
+        },
         "lstm_gates": {"gates": make.normal(1, ROW), "c": make.normal(1, ROW // 4)},
         # Half the numbers of `ROW` terms would leave float16's range.
         "gaussian_kl": {name: x / 8 for name, x in latent.items()},
@@ -53,8 +59,9 @@ def last_sample(op: str) -> dict[str, Any]:
 
 
 ROLLOUTS = {"draw_rollout": LARGE.rollout, "draw_generate": LARGE.generate}
-OPS = (*["gaussian_filterbank", "glimpse_read", "glimpse_write", "draw_read", "additive_attention", "lstm_gates"],)
-OPS += (*["gaussian_kl", "sample_kl", "bernoulli_nll", "gaussian_nll"],)
+OPS = ("gaussian_filterbank", "glimpse_read", "glimpse_write", "draw_read", "additive_attention", "lstm_gates")
+OPS += ("lstm_step", "gaussian_kl", "sample_kl", "bernoulli_nll", "gaussian_nll")
+WEIGHTS = ("v", "w_ih", "w_hh")
 
 
 def padded(x: Tensor, rows: int, dim: int) -> Tensor:
@@ -68,8 +75,9 @@ def padded(x: Tensor, rows: int, dim: int) -> Tensor:
 
 def of_last(run: Run, arguments: dict[str, Any], rows: int, batch_dims: dict[str, int]) -> list[Tensor]:
     """Outputs of the last of `rows` samples and its gradients, those of weights with all others having none."""
-    places = {id(arguments[name]): dim for name, dim in batch_dims.items()}
-    padding = {key: padded(x, rows, places[key]) for x in arguments.values() if (key := id(x)) in places}
+    batches = [(x, dim) for name, dim in batch_dims.items() for x in tree_leaves(arguments[name])]
+    places = {id(x): dim for x, dim in batches}
+    padding = {id(x): padded(x, rows, dim) for x, dim in batches}
     given = tree_map(lambda x: padding.get(id(x), x.clone() if isinstance(x, Tensor) else x), arguments)
     leaves = float_tensors(given)
     for x in leaves.values():
@@ -100,7 +108,8 @@ def assert_last_is_alone(run: Run, arguments: dict[str, Any], rows: int, batch_d
 def test_offsets_beyond_32_bits(run: Run) -> None:
     require_memory(40 << 30)
     arguments = last_sample(run.op)
-    batched = {name: 0 for name, x in arguments.items() if isinstance(x, Tensor) and name != "v"}
+    batched = {name: 0 for name, x in arguments.items() if isinstance(x, Tensor | tuple) and name not in WEIGHTS}
+    batched.pop("size", None)
     assert_last_is_alone(run, arguments, LIMIT // ROW + 2, batched)
 
 
