@@ -31,7 +31,8 @@ from benchmarks.interleave import Competitor, LeftOut, kill, started
 ROOT = Path(__file__).resolve().parents[2]
 TOTAL_SECONDS = 520
 BUILD = ("pip", "install", "-e", ".", "--no-build-isolation", "--no-deps")
-TESTS = ("tests/gpu", "tests/kernels", "tests/test_tour.py", "tests/ops")  # the shorter first
+# The shorter first. What a torch or driver warns of, which nobody has seen yet, is no failure.
+TESTS = ("-W", "default", "tests/gpu", "tests/kernels", "tests/test_tour.py", "tests/ops")
 # A dry run has no tensors on a GPU, so of the tests that run everywhere it takes a few.
 DRY_TESTS = (("tests/gpu", "-m", "gpu"), ("tests/ops/test_contract.py", "-k", "triton and B2-U3 and matches"))
 # In order of value, with the seconds that each may take, and those that are kept free for it while others run.

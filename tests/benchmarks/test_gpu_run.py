@@ -189,4 +189,4 @@ for who, group in players:
         [sys.executable, "-c", code], cwd=run.ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["80", "80", "18", "18", "18"]
+    assert done.stdout.split() == ["80", "80", "12", "12", "12"]

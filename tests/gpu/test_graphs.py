@@ -25,6 +25,7 @@ from .machine import (
 pytestmark = pytest.mark.gpu
 
 THREADS = 1 if DRY else 4  # Triton's interpreter knows one
+ROUNDS = 2 if DRY else 10
 
 
 @every_case_on_gpu()
@@ -91,7 +92,7 @@ def test_two_streams_at_once(run: Run, case: Case) -> None:
     streams = [new_stream(), new_stream()]
     synchronize()
     rounds = []
-    for _ in range(10):
+    for _ in range(ROUNDS):
         for stream, leaves in zip(streams, batches, strict=True):
             with stream:
                 rounds.append(pass_through(function, leaves))
@@ -112,9 +113,9 @@ def test_four_threads_at_once(run: Run) -> None:
     def work(k: int) -> list[list[Tensor]]:
         if k % 2:
             with new_stream():
-                found = [pass_through(function, batches[k]) for _ in range(10)]
+                found = [pass_through(function, batches[k]) for _ in range(ROUNDS)]
         else:
-            found = [pass_through(function, batches[k]) for _ in range(10)]
+            found = [pass_through(function, batches[k]) for _ in range(ROUNDS)]
         synchronize()
         return found
 

@@ -13,7 +13,7 @@ from .machine import DEVICE, DRY, leaves_of, memory_limit, on_gpu, pass_through,
 
 pytestmark = pytest.mark.gpu
 
-LIMIT = 2**13 if DRY else 2**31  # elements, of which one tensor at least has more
+LIMIT = 2**12 if DRY else 2**31  # elements, of which one tensor at least has more
 ROW = 2**12  # elements of a sample in that tensor
 STEPS = 2 if DRY else 8
 IMAGE = 1, 32, 128

@@ -12,7 +12,7 @@ from .machine import DEVICE, DRY, leaves_of, on_gpu, pass_through
 
 pytestmark = pytest.mark.gpu
 
-SIZES = Draw(B=3, T=2) if DRY else Draw(B=33, C=1, H=32, W=64, T=6, L=2, D=20, A=64, U=100, Z=30, n_read=8, n_write=8)
+SIZES = Draw(B=2, T=2) if DRY else Draw(B=33, C=1, H=32, W=64, T=6, L=2, D=20, A=64, U=100, Z=30, n_read=8, n_write=8)
 
 
 def results(run: Run, draw: Draw, dtype: torch.dtype = torch.float32, **options: Any) -> list[Tensor]:
@@ -28,7 +28,7 @@ def test_a_thousand_runs_have_the_same_gradients(run: Run, dtype: torch.dtype) -
     first = pass_through(function, leaves)
     assert all(x.isfinite().all() for x in first)
     differs = torch.zeros((), dtype=torch.int64, device=DEVICE)
-    for _ in range(2 if DRY else 1000 if run.fused else 20):
+    for _ in range(1 if DRY else 1000 if run.fused else 20):
         for x, y in zip(pass_through(function, leaves), first, strict=True):
             differs += (x != y).sum()
     assert differs.item() == 0
@@ -41,7 +41,7 @@ def test_changing_shapes_take_no_more_memory(run: Run) -> None:
     def reserved() -> int:
         return 0 if DRY else torch.cuda.memory_reserved()
 
-    few, many = (2, 4) if DRY else (50, 150)
+    few, many = (1, 2) if DRY else (50, 150)
     expected = results(run, Draw(B=2, T=3))
     after = {}
     for count in range(1, many + 1):
