@@ -38,7 +38,7 @@ DRY_TESTS = (("tests/gpu", "-m", "gpu"), ("tests/ops/test_contract.py", "-k", "t
 # In order of value, with the seconds that each may take, and those that are kept free for it while others run.
 SECONDS = {"build": (240, 0), "tests": (240, 90), "compilers": (240, 0), "rollouts": (100, 60), "ops": (90, 45)}
 SECONDS |= {"lstm": (30, 10)}
-SHARES = max(1, min(8, (os.cpu_count() or 1) // 2))  # of the tests, side by side
+SHARES = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))  # of the tests, side by side
 GROUPS = {"rollouts": ("ours", "eager"), "ops": ("ours", "eager"), "lstm": ("cudnn",)}
 # torch.compile takes minutes, so it begins while the tests run, in a process for each mode, group and dtype.
 COMPILERS = [
