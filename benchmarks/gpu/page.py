@@ -1,7 +1,6 @@
 """What was measured on a GPU, beside what is predicted; `python -m benchmarks.gpu.page` fills docs/gpu.md."""
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.report import PEERS, memory_ratio, ratio, share_of_roof, times, worst_ops
@@ -34,9 +33,9 @@ class Goal(NamedTuple):
     predicted: str | None
 
 
-def latest(folder: Path = RESULTS) -> dict[str, Any] | None:
+def latest() -> dict[str, Any] | None:
     """The results of the last run of `make gpu` that is kept."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     return max(found, key=lambda results: results["machine"]["date"], default=None)
 
 
