@@ -18,19 +18,9 @@ if find_spec("hypothesis"):
 DRY = os.environ.get("FASTDRAW_GPU_DRY") == "1"  # the GPU's tests run on the CPU: `make gpu DRY=1`
 
 if os.environ.get("TRITON_INTERPRET") == "1":
-    from triton.runtime import interpreter
+    from . import interpreter
 
-    _patched: set[str] = set()
-
-    def _call(self: interpreter.InterpretedFunction, *arguments: Any, **options: Any) -> Any:
-        if self.fn.__module__ not in _patched and self.fn.__globals__.get("tl") is not interpreter.tl:
-            interpreter._patch_lang(self.fn)
-            _patched.add(self.fn.__module__)
-        return self.rewrite()(*arguments, **options)
-
-    # Triton patches its whole language for every call of a function inside a kernel, which takes more than half of the
-    # time. A launch has patched it already, but for what Triton's own functions see, and that stays patched.
-    interpreter.InterpretedFunction.__call__ = _call
+    interpreter.speed_up()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
