@@ -475,6 +475,9 @@ def glimpse_write_bwd(
 
 def glimpse_launch(image: torch.Tensor, n: int) -> dict[str, int | str]:
     """Tile, precision and launch options of a kernel with a window of n x n on images of this dtype."""
+    launch = config("glimpse", image.device)
+    if image.dtype == torch.float64:
+        launch["BLOCK_W"] //= 2  # the registers of a thread hold half as many
     # A matrix product of Triton's has at least 16 rows, columns and terms.
     block_n = max(triton.next_power_of_2(n), 16)
-    return {"BLOCK_N": block_n, "PRECISION": product_precision(image.dtype), **config("glimpse", image.device)}
+    return {"BLOCK_N": block_n, "PRECISION": product_precision(image.dtype), **launch}

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
 
 import pytest
 import torch
