@@ -3,46 +3,38 @@
 python -m fastdraw.kernels.compile        prints the table and writes docs/resources.md
 """
 
+import itertools
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import torch
 import triton
-from triton.backends.compiler import GPUTarget
+from tqdm import tqdm
 from triton.compiler import ASTSource
 
 from ..errors import FastdrawError
 from ..files import write_atomically
-from . import lstm
+from .recording import ROLLOUTS, Launch, launches, launches_per_step, operators, target
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "resources.md"
 ARCHS = ("sm_80", "sm_90a", "sm_100")
-TRITON_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+FLOAT_ATOMIC_TTIR = re.compile(r"\batomic_rmw f\w+|\batomic_cas\b.*f\d+")
+FLOAT_ATOMIC_PTX = re.compile(r"\b(?:atom|red)\.[\w.:]*\.b?f\d+[\w.]*")
 CUDA_DTYPES = {"float": "float32", "__nv_bfloat16": "bfloat16", "__half": "float16", "double": "float64"}
 
 
-class TritonKernel(NamedTuple):
-    """A Triton kernel with the constants and options that its launcher gives it at the paper's sizes."""
-
-    function: Any
-    constants: dict[str, int]
-    options: dict[str, Any]
-
-
-# The one list of Triton kernels; CUDA kernels are found by themselves, in csrc/cuda/*.cu.
-LSTM_LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
-LSTM_TILE = lstm.block_shape(400, 512)
-TRITON_KERNELS = (
-    TritonKernel(lstm.lstm_gates_fwd_kernel, LSTM_TILE, LSTM_LAUNCH),
-    TritonKernel(lstm.lstm_gates_bwd_kernel, LSTM_TILE, LSTM_LAUNCH),
-)
+# Triton kernels are found by calling the ops that have some, CUDA kernels in csrc/cuda/*.cu: there is no list.
 CUDA_SOURCES = tuple(sorted((ROOT / "csrc" / "cuda").glob("*.cu")))
 
 
@@ -57,35 +49,42 @@ class Usage(NamedTuple):
     registers: int
     stack: int
     shared: int
+    float_atomics: tuple[str, ...] = ()  # instructions whose order, and with it the sum, differs from run to run
 
 
-def compile_triton(kernel: TritonKernel, dtype: str, arch: str) -> Usage:
-    """Compile as for a call whose pointers, sizes and strides are multiples of 16, which is the common one."""
-    names = kernel.function.arg_names
-    signature = {
-        name: "constexpr"
-        if name in kernel.constants
-        else "*" + TRITON_DTYPES[dtype]
-        if name.endswith("_ptr")
-        else "i32"
-        for name in names
-    }
-    multiples_of_16 = {
-        (position,): [["tt.divisibility", 16]] for position, name in enumerate(names) if signature[name] != "constexpr"
-    }
-    compiled = triton.compile(
-        ASTSource(kernel.function, signature, kernel.constants, multiples_of_16),
-        target=GPUTarget("cuda", int(re.sub(r"\D", "", arch)), 32),
-        options=kernel.options,
-    )
+class LaunchesPerStep(NamedTuple):
+    """What one more step of a rollout costs in launches: of Triton kernels, of torch's products, of others of its."""
+
+    op: str
+    direction: str
+    triton: int
+    products: int
+    others: int
+
+
+def compile_triton(op: str, dtype: str, arch: str) -> list[Usage]:
+    """Compile all that an op launches, as Triton would for its calls at the published sizes."""
+    try:
+        found = launches(op, getattr(torch, dtype), arch)
+        return [measure(launch, build(launch, arch), dtype, arch) for launch in found]
+    except Exception as error:  # of many kinds, not all of which can travel between processes
+        raise FastdrawError(f"{op} in {dtype} for {arch}: {type(error).__name__}: {error}") from None
+
+
+def build(launch: Launch, arch: str) -> triton.compiler.CompiledKernel:
+    source = ASTSource(launch.kernel, launch.signature, launch.constants, launch.attributes)
+    return triton.compile(source, target=target(arch), options=launch.options)
+
+
+def measure(launch: Launch, compiled: triton.compiler.CompiledKernel, dtype: str, arch: str) -> Usage:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
         report = run(triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", cubin.name)
     registers, stack, local = (int(find(rf"\b{name}:(\d+)", report)[0]) for name in ("REG", "STACK", "LOCAL"))
-    variant = ", ".join(f"{name} {value}" for name, value in kernel.constants.items())
-    name = kernel.function.__name__
-    return Usage("Triton", name, variant, dtype, arch, registers, stack + local, compiled.metadata.shared)
+    atomics = *FLOAT_ATOMIC_TTIR.findall(compiled.asm["ttir"]), *FLOAT_ATOMIC_PTX.findall(compiled.asm["ptx"])
+    name, shared = launch.kernel.__name__, compiled.metadata.shared
+    return Usage("Triton", name, launch.variant, dtype, arch, registers, stack + local, shared, atomics)
 
 
 def compile_cuda(source: Path, arch: str) -> list[Usage]:
@@ -111,33 +110,80 @@ def read_ptxas(report: str, arch: str) -> Usage:
     )
 
 
+def processes() -> ProcessPoolExecutor:
+    """One for each core; spawned, since torch's threads do not survive a fork."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,))
+
+
 def compile_all() -> list[Usage]:
     """Every kernel, dtype and architecture, in the order of the table."""
-    usages = [
-        compile_triton(kernel, dtype, arch) for kernel in TRITON_KERNELS for dtype in TRITON_DTYPES for arch in ARCHS
+    with processes() as pool:
+        triton_jobs = [pool.submit(compile_triton, *job) for job in itertools.product(operators(), DTYPES, ARCHS)]
+        cuda_jobs = [pool.submit(compile_cuda, *job) for job in itertools.product(CUDA_SOURCES, ARCHS)]
+        jobs = [*triton_jobs, *cuda_jobs]
+        try:
+            for job in tqdm(as_completed(jobs), total=len(jobs), unit="file", disable=None):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    # Ops share kernels.
+    usages = dict.fromkeys(usage for job in triton_jobs for usage in job.result())
+    return [*usages, *sorted(usage for job in cuda_jobs for usage in job.result())]
+
+
+def count_all() -> list[LaunchesPerStep]:
+    return [
+        LaunchesPerStep(op, direction, counts["triton"], counts["products"], counts["others"])
+        for op in operators()
+        if op in ROLLOUTS
+        for direction, counts in launches_per_step(op, ARCHS[-1]).items()
     ]
-    usages += sorted(usage for source in CUDA_SOURCES for arch in ARCHS for usage in compile_cuda(source, arch))
-    return usages
 
 
 def table(usages: Iterable[Usage]) -> str:
     """One row per kernel, variant and dtype; one column per architecture."""
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    rows: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}
     for usage in usages:
-        row = rows.setdefault((usage.floor, f"`{usage.kernel}`", f"`{usage.variant}`", usage.dtype), {})
-        row[usage.arch] = f"{usage.registers} / {usage.stack} / {usage.shared}"
+        cells = rows.setdefault((usage.floor, f"`{usage.kernel}`", f"`{usage.variant}`", usage.dtype), {})
+        figures = usage.registers, usage.stack, usage.shared
+        # Launches that differ in strides or alignment alone share a row: the most that any of them takes.
+        cells[usage.arch] = tuple(map(max, figures, cells.get(usage.arch, figures)))
     head = ("floor", "kernel", "variant", "dtype", *ARCHS)
-    lines = [head, ["---"] * len(head), *([*key, *(row[arch] for arch in ARCHS)] for key, row in rows.items())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(
+        head, [[*key, *(" / ".join(map(str, cells.get(arch, "-"))) for arch in ARCHS)] for key, cells in rows.items()]
+    )
 
 
-def page(usages: Iterable[Usage]) -> str:
+def launch_table(counts: Iterable[LaunchesPerStep]) -> str:
+    """One row per rollout and direction."""
+    head = ("op", "pass", "Triton kernels", "products by torch", "other kernels of torch", "launches per step")
+    return markdown(head, [[f"`{op}`", *map(str, (name, *numbers, sum(numbers)))] for op, name, *numbers in counts])
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+
+
+def page(usages: Iterable[Usage], counts: Sequence[LaunchesPerStep]) -> str:
     (nvcc_version,) = find(r"V([\d.]+)", run(require_nvcc(), "--version"))
+    per_step = f"""
+## Launches per step
+
+What one more step adds to a rollout in float32: counted, not timed, as the difference between rollouts of 3 and of 2
+steps.
+
+{launch_table(counts)}
+"""
     return f"""# What the GPU kernels occupy
 
 Written by `python -m fastdraw.kernels.compile` with Triton {triton.__version__} and nvcc {nvcc_version}.
-The kernels were compiled, not run; no GPU is needed for it. Each cell: registers per thread / bytes of local memory
-per thread (0: nothing spills) / bytes of shared memory per block.
+The kernels were compiled, not run; no GPU is needed for it. A Triton kernel is compiled for every launch that its ops
+make at the sizes of paper 000 (`fastdraw/published.py`), with the configuration of each architecture. Each cell:
+registers per thread / bytes of local memory per thread (0: nothing spills) / bytes of shared memory per block.
+{per_step if counts else ""}
+## Registers, spills and shared memory
 
 {table(usages)}
 """
@@ -181,7 +227,7 @@ def main() -> None:
         raise FastdrawError(
             "no csrc/cuda beside the kernels: run this from fastdraw's source folder, installed with -e"
         )
-    text = page(compile_all())
+    text = page(compile_all(), count_all())
     print(text)
     PAGE.parent.mkdir(exist_ok=True)
     write_atomically(PAGE, text.encode())

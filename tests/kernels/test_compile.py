@@ -1,35 +1,52 @@
 """Every GPU kernel compiles for every GPU architecture without spilling a register; no GPU is needed."""
 
 import ast
+import itertools
 import os
 import re
 
 import pytest
+import torch
 
 from fastdraw.kernels import compile as kernels_compile
-from fastdraw.kernels import lstm
+from fastdraw.kernels import configs, lstm
+from fastdraw.kernels.recording import PASSES, ROLLOUTS, launches, operators
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="Triton compiles nothing while its interpreter is on"
 )
-TRITON_NAMES = [kernel.function.__name__ for kernel in kernels_compile.TRITON_KERNELS]
+ARCHS, DTYPES = kernels_compile.ARCHS, kernels_compile.DTYPES
+# Each dtype and each architecture once, since all pairs take ten minutes: the page has them, and its spills are tested.
+COMPILED_HERE = [("float32", "sm_90a"), ("bfloat16", "sm_100"), ("float16", "sm_80"), ("float64", "sm_90a")]
+PAGE = kernels_compile.PAGE.read_text()
 
 
 def kernels_in(path, pattern):
     return set(re.findall(pattern, path.read_text()))
 
 
-@pytest.mark.parametrize("arch", kernels_compile.ARCHS)
-@pytest.mark.parametrize("dtype", kernels_compile.TRITON_DTYPES)
-@pytest.mark.parametrize("kernel", kernels_compile.TRITON_KERNELS, ids=TRITON_NAMES)
-def test_triton_kernel_compiles_without_spills(kernel, dtype, arch):
-    usage = kernels_compile.compile_triton(kernel, dtype, arch)
-    assert 0 < usage.registers <= 255
-    assert usage.stack == 0
+@pytest.fixture(scope="module")
+def compiled(request):
+    """What `compile_triton` returns for an op, dtype and architecture: those that a test asks for, on all cores."""
+    asked = [test.callspec.params for test in request.session.items if "compiled" in test.fixturenames]
+    with kernels_compile.processes() as pool:
+        jobs = [(test["op"], test["dtype"], test["arch"]) for test in asked]
+        yield {job: pool.submit(kernels_compile.compile_triton, *job) for job in jobs}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize(("dtype", "arch"), COMPILED_HERE)
+@pytest.mark.parametrize("op", operators())
+def test_triton_kernels_compile_without_spills_and_float_atomics(compiled, op, dtype, arch):
+    usages = compiled[op, dtype, arch].result()
+    assert usages
+    assert all(0 < usage.registers <= 255 for usage in usages)
+    assert [usage for usage in usages if usage.stack != 0] == []
+    assert [usage for usage in usages if usage.float_atomics] == []
 
 
 @pytest.mark.skipif(kernels_compile.nvcc() is None, reason="no nvcc")
-@pytest.mark.parametrize("arch", kernels_compile.ARCHS)
+@pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("source", kernels_compile.CUDA_SOURCES, ids=lambda source: source.name)
 def test_cuda_kernels_compile_without_spills(source, arch):
     usages = kernels_compile.compile_cuda(source, arch)
@@ -43,12 +60,19 @@ def test_cuda_kernels_compile_without_spills(source, arch):
     assert [usage for usage in usages if usage.stack != 0] == []
 
 
-def test_every_triton_kernel_is_compiled():
+@pytest.fixture(scope="module")
+def recorded():
+    """All launches of float32 on sm_80."""
+    return [launch for op in operators() for launch in launches(op, torch.float32, "sm_80")]
+
+
+def test_every_triton_kernel_is_compiled(recorded):
     modules = (kernels_compile.ROOT / "kernels").glob("*.py")
     functions = [
         node for path in modules for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
     ]
-    assert sorted(f.name for f in functions if f.decorator_list and f.name.endswith("_kernel")) == sorted(TRITON_NAMES)
+    written = {f.name for f in functions if f.decorator_list and f.name.endswith("_kernel")}
+    assert written == {launch.kernel.__name__ for launch in recorded}
 
 
 def test_page_lists_every_kernel():
@@ -58,9 +82,28 @@ def test_page_lists_every_kernel():
         for name in kernels_in(source, r"\b(\w+_kernel)\(")
         for dtype in kernels_compile.CUDA_DTYPES.values()
     }
-    triton = {("Triton", name, dtype) for name in TRITON_NAMES for dtype in kernels_compile.TRITON_DTYPES}
-    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| `[^`]*` \| (\w+) \|", kernels_compile.PAGE.read_text(), re.MULTILINE)
-    assert cuda | triton == set(rows), "run `python -m fastdraw.kernels.compile`"
+    differing = {id(configs.of(arch)): arch for arch in ARCHS}.values()
+    triton = {
+        ("Triton", launch.kernel.__name__, launch.variant, dtype)
+        for op, dtype, arch in itertools.product(operators(), DTYPES, differing)
+        for launch in launches(op, getattr(torch, dtype), arch)
+    }
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| `([^`]*)` \| (\w+) \|", PAGE, re.MULTILINE)
+    listed = {(floor, name, dtype) for floor, name, _, dtype in rows if floor == "CUDA"}
+    assert cuda == listed, "run `python -m fastdraw.kernels.compile`"
+    assert triton == {row for row in rows if row[0] == "Triton"}, "run `python -m fastdraw.kernels.compile`"
+
+
+def test_page_has_no_spills():
+    cells = re.findall(r"\| (\d+) / (\d+) / (\d+) ", PAGE)
+    assert cells
+    assert {stack for _, stack, _ in cells} == {"0"}
+
+
+def test_page_has_launches_per_step_of_every_rollout():
+    rollouts = [op for op in operators() if op in ROLLOUTS]
+    rows = re.findall(r"^\| `(\w+)` \| ([\w ]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
+    assert {(op, name) for op, name, *_ in rows} == {(op, name) for op in rollouts for name in PASSES}
 
 
 @pytest.mark.parametrize("U", [1, 2, 3, 63, 64, 65, 400, 2**14])
