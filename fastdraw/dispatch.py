@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from . import extension
 from .errors import FastdrawError
-from .kernels import reason as triton_refusal
+from .kernels import reason
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 
@@ -19,7 +19,6 @@ _forced: list[str] = [name for name in [os.environ.get("FASTDRAW_BACKEND")] if n
 # Facts of the installation, found once; torch.compile then sees constants.
 extension_refusal = extension.load()
 cuda_refusal = None if extension.has_cuda() else "the extension was built without CUDA"
-triton_refusals = {device: triton_refusal(device) for device in ("cpu", "cuda")}
 
 
 class BackendError(FastdrawError, RuntimeError):
@@ -58,27 +57,29 @@ def forced() -> str | None:
     return _forced[-1]
 
 
-def choose(op: str, kernels: Collection[str], device: str, dtype: str) -> str:
-    """The backend that serves `op`, which has `kernels`, on tensors of that device type and dtype."""
+def choose(op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None) -> str:
+    """The backend that serves `op`, which has `kernels`, on tensors of that device type, dtype and device index."""
     asked = forced()
     if asked is not None:
-        reason = refusal(asked, op, kernels, device, dtype)
-        if reason is not None:
-            raise BackendError(f"{op}: the backend {asked!r} was asked for and cannot run: {reason}")
+        why = refusal(asked, op, kernels, device, dtype, index)
+        if why is not None:
+            raise BackendError(f"{op}: the backend {asked!r} was asked for and cannot run: {why}")
         return asked
-    return preferred(op, kernels, device, dtype)
+    return preferred(op, kernels, device, dtype, index)
 
 
-def preferred(op: str, kernels: Collection[str], device: str, dtype: str) -> str:
+def preferred(op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None) -> str:
     """The backend that serves the call where the user asked for none."""
     for name in PREFERENCE.get(device, ()):
-        if refusal(name, op, kernels, device, dtype) is None:
+        if refusal(name, op, kernels, device, dtype, index) is None:
             return name
     return "reference"
 
 
-def refusal(name: str, op: str, kernels: Collection[str], device: str, dtype: str) -> str | None:
-    """Why backend `name` cannot serve the call, or None when it can."""
+def refusal(
+    name: str, op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None
+) -> str | None:
+    """Why backend `name` cannot serve the call, or None when it can; without an index on the current device."""
     if name == "reference":
         return None
     if name not in kernels:
@@ -86,12 +87,21 @@ def refusal(name: str, op: str, kernels: Collection[str], device: str, dtype: st
     if name == "triton":
         if device == "cpu" and dtype == "bfloat16":
             return "Triton's interpreter rounds bfloat16 toward zero"
-        return triton_refusals.get(device, f"the tensors are on {device}")
+        return _triton_refusal(device, index)
     if device != name:
         return f"the tensors are on {device}"
     if extension_refusal is not None:
         return extension_refusal
     return cuda_refusal if name == "cuda" else None
+
+
+def _triton_refusal(device: str, index: int | None) -> str | None:
+    return reason(device, index)
+
+
+# torch.compile calls it once and keeps the answer: it can trace no question about a device. What the public
+# torch.compiler.assume_constant_result does, which would load the compiler here.
+_triton_refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _unknown(name: str) -> str:

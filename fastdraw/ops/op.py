@@ -79,7 +79,8 @@ class Op:
 
     def backend(self, first: Tensor) -> str:
         """The backend that serves a call with this first argument."""
-        return dispatch.choose(self.name, self.runs_on, first.device.type, str(first.dtype).removeprefix("torch."))
+        device, dtype = first.device, str(first.dtype).removeprefix("torch.")
+        return dispatch.choose(self.name, self.runs_on, device.type, dtype, device.index)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on valid flat arguments."""

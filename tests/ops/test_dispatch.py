@@ -1,14 +1,16 @@
 """The choice of a backend, and the words when there is none."""
 
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 import fastdraw
-from fastdraw import dispatch, ops
+from fastdraw import dispatch, kernels, ops
 
 GATES = torch.zeros(1, 4), torch.zeros(1, 1)
 
@@ -91,3 +93,84 @@ def test_the_environment_variable_forces_a_backend(value: str, words: str) -> No
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert words in (done.stdout if value == "reference" else done.stderr)
     assert (done.returncode == 0) == (value == "reference")
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Two GPUs in words: cuda:0 is too old for Triton, cuda:1 is not; the list has every question about one."""
+    names, capabilities, asked = ("Tesla T4", "NVIDIA A100"), ((7, 5), (8, 0)), []
+
+    def capability(index: int) -> tuple[int, int]:
+        asked.append(index)
+        return capabilities[index]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    kernels.reason.cache_clear()
+    yield asked
+    kernels.reason.cache_clear()
+
+
+def test_triton_refuses_an_old_gpu_by_name(gpus: list[int]) -> None:
+    refuse = functools.partial(dispatch.refusal, "triton", "lstm_gates", {"triton"}, "cuda", "float32")
+    why = refuse(0)
+    assert why is not None
+    for word in ("Tesla T4", "7.5", "8.0 (sm_80) or newer", "'reference'"):
+        assert word in why
+    assert refuse(0) == why
+    assert refuse(1) is None
+    assert gpus == [0, 1]
+    assert dispatch.choose("lstm_gates", {"triton"}, "cuda", "float32", 0) == "reference"
+    assert dispatch.choose("lstm_gates", {"triton"}, "cuda", "float32", 1) == "triton"
+
+
+def test_triton_leaves_amd_to_triton(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert dispatch.refusal("triton", "lstm_gates", {"triton"}, "cuda", "float32", 0) is None
+    assert gpus == []
+
+
+def test_triton_without_a_gpu_lets_fake_tensors_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    kernels.reason.cache_clear()
+    assert dispatch.refusal("triton", "lstm_gates", {"triton"}, "cuda", "float32", 0) is None
+    kernels.reason.cache_clear()
+
+
+def test_triton_refuses_other_devices() -> None:
+    why = dispatch.refusal("triton", "lstm_gates", {"triton"}, "mps", "float32")
+    assert why is not None
+    assert why.endswith("got mps")
+
+
+def test_the_compiler_takes_the_answer_of_a_device_as_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def reason(device: str, index: int | None) -> str | None:
+        asked.append(index)
+        return os.environ.get("NOT_TO_BE_TRACED", f"{device} {torch.rand(1).item():.0f}")
+
+    def chosen(x: torch.Tensor) -> torch.Tensor:
+        why = dispatch.refusal("triton", "lstm_gates", {"triton"}, "cuda", "float32", 0)
+        return x if why is None else -x
+
+    monkeypatch.setattr(dispatch, "reason", reason)
+    compiled = torch.compile(chosen, fullgraph=True, backend="eager")
+    one = torch.ones(1)
+    assert torch.equal(compiled(one), -one)
+    assert torch.equal(compiled(one), -one)
+    assert asked == [0]
+
+
+def test_importing_asks_no_device() -> None:
+    script = (
+        "import torch\n"
+        "def fail(*arguments): raise AssertionError('asked')\n"
+        "for name in ('is_available', 'device_count', 'get_device_capability', 'init', '_lazy_init'):\n"
+        "    setattr(torch.cuda, name, fail)\n"
+        "import fastdraw, sys\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
