@@ -6,6 +6,8 @@ import platform
 import torch
 
 from . import __version__, dispatch, extension, ops
+from .errors import FastdrawError
+from .kernels import configs
 
 
 def report() -> str:
@@ -36,7 +38,20 @@ def _devices() -> list[str]:
     for index in range(torch.cuda.device_count()):
         at = torch.cuda.get_device_properties(index)
         lines.append(f"device cuda:{index}: {at.name}, sm_{at.major}{at.minor}, {at.total_memory >> 20} MiB")
-    return lines
+    return [*lines, f"tuned configurations of Triton kernels: {_tuned()}"]
+
+
+def _tuned() -> str:
+    path = configs.tuned_file()
+    if not path.exists():
+        return f"none; on a GPU, `python -m fastdraw.tune` writes {path}"
+    try:
+        tuned = configs.read_tuned()
+    except FastdrawError as error:
+        return str(error)
+    here = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+    used = ", ".join(sorted(here & tuned.keys()))
+    return f"{path}, {f'used on {used}' if used else 'not used: for other GPUs, ' + ', '.join(tuned)}"
 
 
 def _backends() -> list[str]:
