@@ -156,6 +156,19 @@ def table(usages: Iterable[Usage]) -> str:
     )
 
 
+def spill_lines(usages: Iterable[Usage]) -> str:
+    """How many of the compiled kernels spill, and the worst of each."""
+    usages = list(usages)
+    worst: dict[tuple[str, str], int] = {}
+    for usage in usages:
+        if usage.stack:
+            key = usage.kernel, usage.dtype
+            worst[key] = max(worst.get(key, 0), usage.stack)
+    spilling = sum(usage.stack > 0 for usage in usages)
+    listed = ", ".join(f"`{kernel}` in {dtype} ({stack} bytes)" for (kernel, dtype), stack in sorted(worst.items()))
+    return f"Of {len(usages)} compilations {spilling} use local memory, at most: {listed or 'none'}."
+
+
 def launch_table(counts: Iterable[LaunchesPerStep]) -> str:
     """One row per rollout and direction."""
     head = ("op", "pass", "Triton kernels", "products by torch", "other kernels of torch", "launches per step")
@@ -166,7 +179,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
-def page(usages: Iterable[Usage], counts: Sequence[LaunchesPerStep]) -> str:
+def page(usages: Sequence[Usage], counts: Sequence[LaunchesPerStep]) -> str:
     (nvcc_version,) = find(r"V([\d.]+)", run(require_nvcc(), "--version"))
     per_step = f"""
 ## Launches per step
@@ -184,6 +197,8 @@ make at the sizes of paper 000 (`fastdraw/published.py`), with the configuration
 registers per thread / bytes of local memory per thread (0: nothing spills) / bytes of shared memory per block.
 {per_step if counts else ""}
 ## Registers, spills and shared memory
+
+{spill_lines(usages)}
 
 {table(usages)}
 """

@@ -19,7 +19,7 @@ from ..errors import FastdrawError
 # Block sizes are those of a launch at the paper's sizes; a launcher takes less where a tensor is smaller. Not yet
 # measured on a GPU: chosen so that nothing spills and a program has a few independent loads in flight.
 _AMPERE: dict[str, dict[str, int]] = {
-    "filterbank": {"BLOCK_A": 64, "num_warps": 4},
+    "filterbank": {"BLOCK_A": 32, "num_warps": 4},
     "glimpse": {"BLOCK_H": 16, "BLOCK_W": 32, "num_warps": 8},
     "lstm_gates": {"TILE": 512, "num_warps": 4},
     # B = 128 and U = 400 are 4 x 25 programs, for 108 multiprocessors or more: one on each, of two warps per scheduler.
