@@ -1,4 +1,4 @@
-"""Every GPU kernel compiles for every GPU architecture and spills no more than docs/resources.md says; no GPU is needed."""
+"""Every GPU kernel compiles for every architecture and spills no more than docs/resources.md says; no GPU is needed."""
 
 import ast
 import itertools
