@@ -41,7 +41,8 @@ class Forward(Recurrence):
         self.record = lay_out(self.saved, spec)
         self.from_dec, self.from_enc = self.empty(at.B, self.to.from_dec), self.empty(at.B, self.to.from_enc)
         self.product = self.empty(at.B, self.matrices["zy"].rows)
-        self.kl, self.nll = self.empty(at.T, at.B), self.noise
+        self.kl = self.empty(at.T, at.B)
+        self.nll: Tensor | None = None
         self.frames = self.empty(at.T, at.B, at.C, at.H, at.W) if spec.frames else None
 
     def rows(self, part: Tensor | None, t: int) -> Tensor | None:
