@@ -2,14 +2,16 @@
 
 A graph works on memory of its own, which stays where it is: a call copies its inputs there, replays, and copies the
 results out. The first call of a shape runs as it is, which compiles the kernels, and the second one captures; graphs of
-the last MAX_SHAPES shapes are kept. Inside a user's own capture the launches go straight into the user's graph.
+the last MAX_SHAPES shapes of a device are kept. Inside a user's own capture the launches go straight into the user's
+graph.
 
 A CPU has no graphs. In Triton's interpreter the pass runs again in their place, so that all but the capture is tested.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
@@ -27,28 +29,56 @@ AnyPass = TypeVar("AnyPass", bound=Pass)
 Result = TypeVar("Result")
 
 
-class _Shape:
-    """The passes of calls of one shape; they share memory, so that one at a time may use it."""
+class _Device:
+    """The graphs of one device, which run one at a time.
+
+    Those of a shape share their memory, and those of all shapes the workspace that cuBLAS has for the stream on which
+    they are captured.
+    """
 
     def __init__(self, device: torch.device):
-        self.device = device
-        self.seen: set[Hashable] = set()
-        self.captured: dict[Hashable, tuple[Pass, Callable[[], None]]] = {}
         self.lock = threading.Lock()
+        self.shapes: OrderedDict[Hashable, _Shape] = OrderedDict()
+        # A stream of this device: torch's own for captures belongs to the first device that ever captured.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.done = torch.cuda.Event() if device.type == "cuda" else None
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let the current stream wait for the one that ran a graph last, and the next one for this."""
+        if self.done is None:
+            yield
+            return
+        self.done.wait()
+        try:
+            yield
+        finally:  # also where the results found no memory
+            self.done.record()
+
+    def shape(self, shape: Hashable) -> "_Shape":
+        found = self.shapes.setdefault(shape, _Shape())
+        self.shapes.move_to_end(shape)
+        if len(self.shapes) > MAX_SHAPES:
+            self.wait()
+            self.shapes.popitem(last=False)
+        return found
+
     def wait(self) -> None:
-        """Let this stream wait for the stream that used the memory last."""
+        """Until the GPU is through with the graphs, whose memory would otherwise go to others."""
         if self.done is not None:
-            torch.cuda.current_stream(self.device).wait_event(self.done)
-
-    def release(self) -> None:
-        if self.done is not None:
-            self.done.record(torch.cuda.current_stream(self.device))
+            self.done.synchronize()
 
 
-_shapes: OrderedDict[Hashable, _Shape] = OrderedDict()
-_lock = threading.Lock()
+class _Shape:
+    """The passes of calls of one shape: which have run, and those that were captured."""
+
+    def __init__(self) -> None:
+        self.seen: set[Hashable] = set()
+        self.captured: dict[Hashable, tuple[Pass, Callable[[], None]]] = {}
+
+
+_devices: dict[torch.device, _Device] = {}
+_capturing = threading.Lock()  # CUDA takes one capture at a time in a process
 
 
 def run(
@@ -67,32 +97,33 @@ def run(
     shape = shape, torch.backends.cuda.matmul.fp32_precision  # which a capture cannot take back
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return _run_once(make, load, results)
-    of_shape = _find(shape, device)
-    with of_shape.lock:
+    on_device = _devices.get(device) or _devices.setdefault(device, _Device(device))
+    with on_device.lock:
+        of_shape = on_device.shape(shape)
         if name not in of_shape.seen:
+            found = _run_once(make, load, results)
             of_shape.seen.add(name)
-            return _run_once(make, load, results)
-        of_shape.wait()
-        if name not in of_shape.captured:
-            # Memory made in inference mode could not be written outside of it.
-            with torch.inference_mode(False), torch.no_grad():
-                made = make()
-                load(made)
-                of_shape.captured[name] = made, _capture(made, device)
-        else:
-            load(of_shape.captured[name][0])
-        made, replay = of_shape.captured[name]
-        replay()
-        found = results(made, True)
-        of_shape.release()
-        return found
+            return found
+        with on_device.turn():
+            if name not in of_shape.captured:
+                # Memory made in inference mode could not be written outside of it.
+                with torch.inference_mode(False), torch.no_grad():
+                    made = make()
+                    load(made)
+                    of_shape.captured[name] = made, _capture(made, on_device.stream)
+            else:
+                load(of_shape.captured[name][0])
+            made, replay = of_shape.captured[name]
+            replay()
+            return results(made, True)
 
 
 def clear() -> None:
     """Give back the memory of all graphs."""
-    with _lock:
-        while _shapes:
-            _forget()
+    for on_device in list(_devices.values()):
+        with on_device.lock:
+            on_device.wait()
+            on_device.shapes.clear()
 
 
 def _run_once(
@@ -104,30 +135,12 @@ def _run_once(
     return results(made, False)
 
 
-def _find(shape: Hashable, device: torch.device) -> _Shape:
-    with _lock:
-        if shape not in _shapes:
-            _shapes[shape] = _Shape(device)
-        _shapes.move_to_end(shape)
-        while len(_shapes) > MAX_SHAPES:
-            _forget()
-        return _shapes[shape]
-
-
-def _forget() -> None:
-    """Drop the shape that was not used for longest, once the GPU is through with it."""
-    _, of_shape = _shapes.popitem(last=False)
-    with of_shape.lock:
-        if of_shape.done is not None:
-            of_shape.done.synchronize()
-        of_shape.captured.clear()
-
-
-def _capture(made: Pass, device: torch.device) -> Callable[[], None]:
-    if device.type != "cuda":
+def _capture(made: Pass, stream: torch.cuda.Stream | None) -> Callable[[], None]:
+    if stream is None:
         return made.run
     graph = torch.cuda.CUDAGraph()
+    torch.cuda.current_blas_handle()  # a thread that has none yet could not get one while it captures
     # Other threads may go on with what would spoil a capture of the whole process.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         made.run()
     return graph.replay
