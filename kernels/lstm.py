@@ -33,7 +33,7 @@ import triton
 import triton.language as tl
 
 from .configs import config
-from .numerics import sigmoid_and_slope, tanh_and_slope, with_unit_stride
+from .numerics import sigmoid_and_slope, tanh_and_slope, tf32, with_unit_stride
 
 # 64 units are two whole 128-byte lines of float32 per row, and leave few lanes idle in the last block (U = 400: 11 %).
 MAX_BLOCK_U = 64
@@ -278,7 +278,7 @@ def lstm_step(
     launch = config("lstm_step", c.device)
     blocks = {"BLOCK_B": launch.pop("BLOCK_B"), "BLOCK_U": launch.pop("BLOCK_U")}
     block_k = launch.pop("BYTES_K") // c.element_size()
-    precision = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+    precision = tf32() if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
     strides = (tensor.stride(0) for tensor in (input, h, c, w_ih, w_hh))
     with torch.cuda.device_of(c):
         lstm_step_fwd_kernel[grid_size(B, U, **blocks)](

@@ -124,4 +124,8 @@ def with_unit_stride(rows: torch.Tensor) -> torch.Tensor:
 def product_precision(dtype: torch.dtype) -> str:
     """How tl.dot multiplies: TF32 where torch's own switch allows it, and where the inputs have fewer bits anyway."""
     allowed = dtype != torch.float64 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if dtype == torch.bfloat16 or allowed else "ieee"
+    return tf32() if dtype == torch.bfloat16 or allowed else "ieee"
+
+
+def tf32() -> str:
+    return "tf32" if torch.version.hip is None else "ieee"  # Triton takes the word on few of AMD's GPUs

@@ -8,6 +8,7 @@ import triton
 from .attention import blocks as attention_blocks
 from .configs import config
 from .glimpse import glimpse_launch
+from .numerics import tf32
 from .rollout_layout import Call, Spec, Tensor, columns_of, matrices_of, multiply, pack, padded
 
 
@@ -92,7 +93,7 @@ class Recurrence:
         launch = glimpse_launch(self.noise, max(at.n_read, at.n_write, 1))
         del launch["BLOCK_N"]
         if spec.bfloat16:
-            launch["PRECISION"] = "tf32"
+            launch["PRECISION"] = tf32()
         sides = {"N_WRITE": at.n_write, "N_READ": at.n_read}
         tiles = {f"BLOCK_N{key[2]}": max(triton.next_power_of_2(n), 16) for key, n in sides.items()}
         windows = {"WRITE_WINDOW": self.to.write_window, "READ_WINDOW": self.to.read_window}
