@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 SANITIZED := build/sanitize/lib
+PARALLEL := --numprocesses logical --maxprocesses 8
 
 .PHONY: demo install test sanitize lint bench gpu docs clean
 
@@ -24,7 +25,7 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
 test: install lint
 	$(BIN)/python -m pytest tests
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/ops -k triton
+	FASTDRAW_BACKEND=triton TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ops tests/kernels $(PARALLEL)
 
 # Python brings neither libasan nor, at that point, the C++ library that it looks into; what Python leaks is its own.
 # pytest would keep what a sanitizer writes as it ends the process.

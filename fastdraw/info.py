@@ -68,7 +68,9 @@ def _backends() -> list[str]:
             lines += [f"    not {name}: {why}" for name, why in refusals.items()]
             if op.made_of is not None and chosen not in {*op.backends, *refusals, "reference"}:
                 lines.append(f"    products by torch, the rest by {op.made_of.name}")
-        lines.append("  draw_rollout, draw_generate: a loop over the ops of a step on reference, under torch.func, for a trace")
+        lines.append(
+            "  draw_rollout, draw_generate: a loop over the ops of a step on reference, under torch.func, for a trace"
+        )
     return lines
 
 

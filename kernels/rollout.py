@@ -38,7 +38,11 @@ class Forward(Recurrence):
         at = spec.at
         self.keep = keep
         self.saved = self.empty((at.T if keep else min(at.T, 2)) * at.B, sum(record_widths(spec)))
-        self.record = lay_out(self.saved, spec)
+        self.record = record = lay_out(self.saved, spec)
+        windows = (record.write_window, 5), (record.read_window, 5)
+        for part, used in ((record.c_dec, at.U), (record.c_enc, at.U), (record.canvas, at.pixels), *windows):
+            if part is not None:
+                part[:, used:] = 0.0  # what fills up the rows, where no kernel writes
         self.from_dec, self.from_enc = self.empty(at.B, self.to.from_dec), self.empty(at.B, self.to.from_enc)
         self.product = self.empty(at.B, self.matrices["zy"].rows)
         self.kl = self.empty(at.T, at.B)
@@ -157,6 +161,9 @@ def draw_generate(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _run(call: Call, results: Callable[[Forward, bool], Any]) -> Any:
     spec, keep = spec_of(call), call.rest[0] != 0
+    kept = (-1, sum(record_widths(spec)))
+    if keep and call.rest != kept:
+        raise ValueError(f"saved_rows and saved_width must be 0, or {kept} here, got {call.rest}")
     with torch.cuda.device_of(call.noise):
         return graphs.run(
             spec, ("forward", keep), spec.device, lambda: Forward(spec, keep), lambda made: made.load(call), results

@@ -289,6 +289,11 @@ def _backward(
         return _of_no_samples(call, wanted)
     if saved.shape[0] == 0:
         raise ValueError("the backward of a rollout needs what the forward call saved: it had saved_rows = 0")
+    # A copy would spread a single row over all, and convert.
+    kept = (spec.at.T * spec.at.B, sum(record_widths(spec)))
+    if saved.shape != kept or saved.dtype != spec.compute:
+        came = f"{tuple(saved.shape)} in {saved.dtype}"
+        raise ValueError(f"saved must have shape {kept} in {spec.compute}, as the forward call returned it, got {came}")
     with torch.cuda.device_of(noise):
         return graphs.run(
             spec,

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from fastdraw import dispatch
+
 # `make gpu` runs the tests of kernels where nothing but torch and pytest may be installed.
 if find_spec("hypothesis"):
     import hypothesis
@@ -19,7 +21,7 @@ DRY = os.environ.get("FASTDRAW_GPU_DRY") == "1"  # the GPU's tests run on the CP
 if os.environ.get("TRITON_INTERPRET") == "1":
     from . import interpreter
 
-    interpreter.speed_up()
+    interpreter.hasten()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -30,6 +32,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def own_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fastdraw chooses the backend, whatever FASTDRAW_BACKEND says."""
+    monkeypatch.setattr(dispatch, "_forced", [])
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,8 @@ NO_KERNEL = {
     "view", "_unsafe_view", "view_as", "reshape", "_reshape_alias", "as_strided", "select", "slice", "narrow",
     "transpose", "t", "permute", "movedim", "expand", "expand_as", "broadcast_to", "unsqueeze", "squeeze", "split",
     "split_with_sizes", "chunk", "unbind", "unflatten", "flatten", "alias", "detach", "detach_", "lift_fresh", "item",
-    "mT", "numpy_T", "is_nonzero", "_local_scalar_dense", "result_type", "unfold", "diagonal", "resolve_conj", "resolve_neg",
-    "to", "_to_copy", "type_as", "contiguous",
+    "mT", "numpy_T", "is_nonzero", "_local_scalar_dense", "result_type", "unfold", "diagonal", "resolve_conj",
+    "resolve_neg", "to", "_to_copy", "type_as", "contiguous",
 }
 # fmt: on
 

@@ -1,6 +1,6 @@
 """The LSTM kernels, called without the op layer: on a GPU as they are, else in Triton's interpreter and on the host.
 
-`test_interpreter.py` runs this file with TRITON_INTERPRET=1.
+`make test` runs this file with TRITON_INTERPRET=1.
 """
 
 import os
@@ -28,7 +28,7 @@ INF, NAN = float("inf"), float("nan")
 if not INTERPRETED:
     pytestmark = [
         pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device (test_interpreter.py runs these)"),
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, and no TRITON_INTERPRET=1"),
     ]
 
 

@@ -404,6 +404,12 @@ _add_rollouts("all=1", Draw(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1))
 _add_rollouts("L1-T1-C3", Draw(B=3, C=3, H=5, W=7, T=1, L=1, D=3, A=5, U=7, Z=3, n_read=3))
 _add_rollouts("steps=0", Draw(T=3), steps=(0, 0))
 _add_rollouts("steps=0-some", Draw(B=5, T=3, L=3), steps=(0, 3, 1, 0, 2), lengths=(3, 1, 2, 1, 3))
+_add_rollouts("C3-no_labels-no_windows-steps", Draw(B=3, C=3, T=3, L=None, n_read=None, n_write=None), steps=(1, 3, 0))
+_add_rollouts("C2-no_read-lengths-steps", Draw(C=2, T=3, n_read=None), lengths=(2, 1), steps=(3, 2))
+_add_rollouts("C2-no_labels-no_write-steps", Draw(C=2, T=3, L=None, n_write=None), steps=(2, 3))
+# More than twice the steps that a backward pass on a GPU makes again at a time; samples end within, at and behind it.
+_add_rollouts("T19", Draw(T=19, L=None, n_read=None, n_write=None))
+_add_rollouts("T19-lengths-steps", Draw(B=4, T=19), lengths=(1, 2, 2, 1), steps=(19, 3, 8, 12))
 # One less than the columns of a panel of the products (twice those in float64), as many, and one more.
 for width in (15, 16, 17):
     _add_rollouts(f"panels-{width}", Draw(L=3, D=width, A=width, U=width, Z=width, n_read=4, n_write=4))
@@ -454,11 +460,12 @@ class Run(NamedTuple):
 
 
 def runs(op: str, dtype: torch.dtype = torch.float32) -> list[Run]:
-    """Every way to run `op` on this machine."""
+    """Every way to run `op` on this machine, or only that which FASTDRAW_BACKEND names."""
+    backends = [dispatch.forced()] if dispatch.forced() else dispatch.BACKENDS
     found = []
     entry = TABLE[op]
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for backend in dispatch.BACKENDS:
+        for backend in backends:
             if dispatch.refusal(backend, op, entry.runs_on, device, str(dtype).removeprefix("torch.")) is None:
                 found.append(Run(op, backend, device))
     return found

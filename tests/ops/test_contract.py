@@ -172,7 +172,7 @@ def test_an_empty_batch_leaves_an_empty_trace(run: Run) -> None:
 
 def _is_ours(run: Run) -> bool:
     """Whether the numbers come from our kernels alone. torch may multiply another way, and round otherwise."""
-    return run.fused and run.op != "lstm_step"
+    return run.fused and run.op != "lstm_step" and (run.op not in ROLLOUTS or run.backend == "cpu")
 
 
 def _assert_same(actual: Tensor, expected: Tensor, *, bitwise: bool) -> None:

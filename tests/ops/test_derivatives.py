@@ -1,5 +1,7 @@
 """First and second derivatives of every op on every backend, against finite differences."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.utils._pytree import tree_map
 from fastdraw import ops
 
 from .cases import CASES, SMALL, TABLE, Case, Run, every_run, parameter, runs
-from .checking import float_tensors, of_tensors
+from .checking import Arguments, float_tensors, of_tensors
 
 ROLLOUTS = ("draw_rollout", "draw_generate")
 NAMESPACES = ("fastdraw", "fastdraw_triton")
@@ -100,12 +102,11 @@ class Recorder(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
 
-def _torch_op_calls(run: Run, case: Case, dtype: torch.dtype):
-    """The torch ops that one forward and backward pass of a case call, with their arguments."""
-    function, leaves = _function_of_leaves(run, case)
-    leaves = [x.detach().to(dtype).requires_grad_() for x in leaves]
+def torch_op_calls(run: Run, arguments: Arguments) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The torch ops that one forward and backward pass call, with their arguments."""
+    leaves = [x.requires_grad_() for x in float_tensors(arguments).values()]
     with Recorder() as recorder:
-        outputs = function(*leaves)
+        outputs = _tuple(of_tensors(run, arguments)(*leaves))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         torch.autograd.grad(sum(y.sum() for y in outputs), leaves, allow_unused=True)
     return recorder.calls
@@ -122,7 +123,7 @@ OPCHECKED = [case for case in CASES if case == SMALL[case.op] or case.name in ("
     [parameter(run, case) for run, op in FUSED for case in OPCHECKED if case.op == op],
 )
 def test_opcheck(run: Run, case: Case) -> None:
-    calls = _torch_op_calls(run, case, torch.float32)
+    calls = torch_op_calls(run, case.inputs(torch.float32, run.device))
     assert [op._opname for op, _ in calls] == [case.op, f"{case.op}_bwd"]
     for op, arguments in calls:
         # Autograd of the checks themselves wants inputs that require gradients.
@@ -144,7 +145,7 @@ def test_schemas_in_python_and_cpp_are_equal(run: Run, op: str) -> None:
 @pytest.mark.parametrize(("run", "op"), [parameter(run, op) for run, op in FUSED])
 def test_eager_path_equals_the_registered_one(run: Run, op: str) -> None:
     torch_op = TABLE[op].fused[run.backend]
-    arguments = _torch_op_calls(run, SMALL[op], torch.float64)[0][1]
+    arguments = torch_op_calls(run, SMALL[op].inputs(torch.float64, run.device))[0][1]
     leaves = [x.requires_grad_() for x in arguments if _is_float(x)]
 
     def with_derivatives(call) -> list[Tensor]:

@@ -48,6 +48,7 @@ def test_the_block_ends_also_by_an_exception() -> None:
     assert dispatch.forced() == before
 
 
+@pytest.mark.usefixtures("own_choice")
 def test_blocks_of_threads_may_end_in_any_order() -> None:
     first, second = fastdraw.backend("reference"), fastdraw.backend("cpu")
     first.__enter__()
@@ -66,6 +67,7 @@ def test_refusal_never_raises() -> None:
                 assert reason is None or reason
 
 
+@pytest.mark.usefixtures("own_choice")
 def test_a_device_without_kernels_gets_the_reference() -> None:
     assert dispatch.choose("lstm_gates", {"cuda", "triton", "cpu"}, "meta", "float32") == "reference"
     assert dispatch.choose("lstm_gates", {"cuda", "triton"}, "cpu", "float32") == "reference"

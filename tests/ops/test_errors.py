@@ -314,6 +314,7 @@ def test_error(op: str, arguments: dict[str, Any], error: type[Exception], words
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("own_choice")  # Triton's interpreter has no bfloat16
 @pytest.mark.parametrize(
     ("canvas", "error", "words"),
     [

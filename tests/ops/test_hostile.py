@@ -31,6 +31,7 @@ def test_required_tensor_is_named(op: str, name: str, kind: str) -> None:
         getattr(ops, op)(**{**arguments, name: wrong})
 
 
+@pytest.mark.usefixtures("own_choice")
 @pytest.mark.parametrize("op", [op for op in SMALL if op not in ("lstm_step", "draw_rollout", "draw_generate")])
 def test_meta_tensors_give_shapes(op: str) -> None:
     arguments = SMALL[op].inputs()

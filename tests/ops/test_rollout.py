@@ -10,10 +10,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastdraw
-from fastdraw import ops
+from fastdraw import ops, reference
 
-from .cases import Draw, Inputs, Run, every_run
-from .checking import float_tensors
+from .cases import Draw, Inputs, Run, every_run, parameter, runs
+from .checking import assert_accurate, float_tensors, max_error, to_float64
+from .checking import run as run_with_gradients
 
 ROLLOUT, GENERATE = every_run("draw_rollout"), every_run("draw_generate")
 BOTH = every_run("draw_rollout", "draw_generate")
@@ -319,7 +320,15 @@ def with_gradients(run: Run, given: dict[str, Any], weights: ops.DrawWeights) ->
 
 
 @pytest.mark.parametrize("draw", IN_BFLOAT16, ids=lambda draw: f"B{draw.B}-U{draw.U}-Z{draw.Z}-L{draw.L}")
-@every_run("draw_rollout", "draw_generate", reference=False)
+@pytest.mark.parametrize(
+    "run",
+    [
+        parameter(run, name=run.op)
+        for op in ("draw_rollout", "draw_generate")
+        for run in runs(op)
+        if run.backend == "cpu"
+    ],
+)
 def test_autocast_rounds_the_matrices_and_nothing_else(run: Run, draw: Draw) -> None:
     given = getattr(draw, run.op.removeprefix("draw_"))(Inputs("bfloat16", torch.float32, run.device))
     weights = given["weights"]
@@ -328,6 +337,20 @@ def test_autocast_rounds_the_matrices_and_nothing_else(run: Run, draw: Draw) -> 
     with torch.autocast(run.device, torch.bfloat16):
         actual = with_gradients(run, given, weights)
     assert all(x.dtype == torch.float32 and torch.equal(x, y) for x, y in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("draw", IN_BFLOAT16, ids=lambda draw: f"B{draw.B}-U{draw.U}-Z{draw.Z}-L{draw.L}")
+@every_run("draw_rollout", "draw_generate", reference=False)
+def test_autocast_is_as_accurate_as_plain_pytorch(run: Run, draw: Draw) -> None:
+    given = getattr(draw, run.op.removeprefix("draw_"))(Inputs("bfloat16", torch.float32, run.device))
+    plain_function = getattr(reference, run.op)
+    exact = run_with_gradients(plain_function, to_float64(given), rounded=torch.float32)
+    with torch.autocast(run.device, torch.bfloat16):
+        actual, plain = run_with_gradients(run, given), run_with_gradients(plain_function, given)
+    for name, x in actual.items():
+        assert x.dtype == torch.float32, name
+        # As digits of bfloat16, which allows for the rounding of those.
+        assert_accurate(name, x.bfloat16(), exact[name], max_error(plain[name], exact[name]), steps=4)
 
 
 @every_run("draw_rollout", "draw_generate", reference=False)
@@ -345,19 +368,19 @@ def test_only_a_backward_pass_makes_kernels_save_their_steps(run: Run, different
     given["noise"].requires_grad_(differentiable)
     with Outputs() as outputs:
         run(**given)
-    *_results, saved = outputs.of[f"fastdraw::{run.op}"]
+    *_results, saved = outputs.of[run.op]
     assert (saved.numel() > 0) == differentiable
 
 
 class Outputs(TorchDispatchMode):
-    """What every torch op returned last, by its name."""
+    """What every torch op returned last, by its name in any namespace."""
 
     def __init__(self) -> None:
         super().__init__()
         self.of: dict[str, Any] = {}
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.of[op._schema.name] = result = op(*args, **(kwargs or {}))
+        self.of[op._opname] = result = op(*args, **(kwargs or {}))
         return result
 
 

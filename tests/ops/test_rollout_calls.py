@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastdraw import ops
 
-from .cases import Draw, Inputs, Run, every_run
+from .cases import Draw, Inputs, Run, every_run, parameter, runs
 from .checking import float_tensors, of_tensors, threads
 from .checking import run as run_with_gradients
 
@@ -36,10 +36,24 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
         assert torch.equal(actual[name], x), name
 
 
+def assert_equal_but_for_products(run: Run, actual: Tensor, expected: Tensor) -> None:
+    """Products that are torch's may be summed up in another order."""
+    tolerance = 0.0 if run.backend == "cpu" else 1e-5
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance * max(1.0, expected.abs().max().item()))
+
+
 # A batch of 40 goes through every stage together on 1 or 3 threads, and is dealt out to 2; one of 50 is dealt out to 3.
 @pytest.mark.parametrize("batch", [40, 50])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@KERNELS
+@pytest.mark.parametrize(
+    ("run", "dtype"),
+    [
+        parameter(run, dtype, name=f"{op}-{dtype}".replace("torch.", ""))
+        for op in ("draw_rollout", "draw_generate")
+        for dtype in (torch.float32, torch.bfloat16)
+        for run in runs(op, dtype)
+        if run.fused
+    ],
+)
 def test_threads_do_not_change_a_bit(run: Run, dtype: torch.dtype, batch: int) -> None:
     draw = Draw(B=batch, H=9, W=11, T=3, L=2, D=3, A=40, U=40, Z=20)
     steps = tuple(b % 4 for b in range(batch))
@@ -48,7 +62,9 @@ def test_threads_do_not_change_a_bit(run: Run, dtype: torch.dtype, batch: int) -
         with threads(count):
             found.append(run_with_gradients(run, arguments(run, draw, dtype, steps=steps)))
     for other in found[1:]:
-        assert_equal(other, found[0])
+        assert other.keys() == found[0].keys()
+        for name, x in found[0].items():
+            assert_equal_but_for_products(run, other[name], x)
 
 
 @KERNELS
@@ -65,7 +81,7 @@ def test_rows_of_a_product_do_not_change_a_bit(run: Run) -> None:
     expected = first(13)
     for count in range(1, 13):
         for x, y, dim in zip(first(count), expected, batch_dim.values(), strict=True):
-            assert torch.equal(x, y.narrow(dim, 0, count))
+            assert_equal_but_for_products(run, x, y.narrow(dim, 0, count))
 
 
 @KERNELS

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastdraw import dispatch, ops
+from fastdraw.kernels.rollout_layout import saved_width
 
 from .cases import Draw, Inputs, parameter, runs
 
@@ -82,6 +83,21 @@ def test_what_was_saved_is_checked(spoil: Any, words: str) -> None:
     canvas, saved = torch.ops.fastdraw.draw_generate(*flat)
     with pytest.raises(RuntimeError, match=words):
         torch.ops.fastdraw.draw_generate_bwd(torch.ones_like(canvas), spoil(saved), *flat[:-2], True, True)
+
+
+@pytest.mark.parametrize("run", [run for run in runs("draw_generate") if run.backend == "triton"], ids=str)
+def test_what_triton_saved_is_checked(run: Any) -> None:
+    op, width = torch.ops.fastdraw_triton.draw_generate, saved_width(False, flat_generate(Draw()))
+    for rows, columns in ((2, width), (-1, width - 1)):
+        with pytest.raises(ValueError, match="saved_rows and saved_width must be 0, or"):
+            op(*flat_generate(Draw(), rows, columns))
+    flat = flat_generate(Draw(), -1, width)
+    canvas, saved = op(*flat)
+    for spoiled in (saved[:1], saved[:, 1:], saved[0], saved.double()):
+        with pytest.raises(ValueError, match="saved must have shape"):
+            torch.ops.fastdraw_triton.draw_generate_bwd(torch.ones_like(canvas), spoiled, *flat[:-2], True, True)
+    with pytest.raises(ValueError, match="it had saved_rows = 0"):
+        torch.ops.fastdraw_triton.draw_generate_bwd(torch.ones_like(canvas), saved[:0], *flat[:-2], True, True)
 
 
 @needs_kernels
