@@ -119,9 +119,13 @@ def _operate_at_once() -> None:
         return x.dtype if own in integers and type(y) is int else None
 
     def typed(data: np.ndarray, dtype: tl.dtype, *operands: Any) -> tl.tensor:
-        blocks = [x.type for x in operands if type(x) is tl.tensor and x.type.is_block()]
-        type_ = tl.block_type(dtype, data.shape) if blocks else dtype
-        return tl.tensor(TensorHandle(data, dtype), type_)
+        of = dtype
+        for x in operands:
+            if type(x) is tl.tensor and x.type.is_block():
+                same = x.dtype is dtype and x.handle.data.shape == data.shape
+                of = x.type if same else tl.block_type(dtype, data.shape)
+                break
+        return tl.tensor(TensorHandle(data, dtype), of)
 
     def shorten(name: str, ufunc: np.ufunc, kind: str = "sum") -> None:
         general = getattr(tl.tensor, name)
@@ -157,7 +161,7 @@ def _operate_at_once() -> None:
     shorten_logic("__and__", np.logical_and)
     shorten_logic("__or__", np.logical_or)
 
-    sum_of, where = tl.tensor.__add__, core.where
+    sum_of, where, convert, index = tl.tensor.__add__, core.where, tl.tensor.to, tl.tensor.__getitem__
 
     def add(x: tl.tensor, y: Any) -> tl.tensor:
         if x.dtype.is_ptr() and type(y) is tl.tensor and y.dtype.name in integers:
@@ -178,4 +182,20 @@ def _operate_at_once() -> None:
                 return typed(np.where(condition.handle.data, *data), dtype, condition, x, y)
         return where(condition, x, y)
 
-    tl.tensor.__add__, tl.where, core.where = add, choose, choose
+    def to(x: tl.tensor, dtype: Any, *how: Any, **options: Any) -> tl.tensor:
+        dtype = dtype.value if type(dtype) is tl.constexpr else dtype
+        if how or options or not {x.dtype.name, dtype.name} <= convertible:
+            return convert(x, dtype, *how, **options)
+        if x.dtype.name == dtype.name:
+            return x
+        return typed(x.handle.data.astype(interpreter._get_np_dtype(dtype)), dtype, x)
+
+    def expand(x: tl.tensor, places: Any) -> tl.tensor:
+        places = tuple(places) if isinstance(places, (tuple, core.tuple)) else (places,)
+        if x.type.is_block() and all(place is None or place == slice(None) for place in places):
+            return typed(x.handle.data[places], x.dtype, x)
+        return index(x, places)
+
+    convertible = {*integers, *floats}
+    tl.tensor.__add__, tl.tensor.to, tl.tensor.__getitem__ = add, to, expand
+    tl.where = core.where = choose
