@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 SANITIZED := build/sanitize/lib
+SANITIZED_TESTS ?= tests/ops
 PARALLEL := --numprocesses logical --maxprocesses 8
 
 .PHONY: demo install test sanitize lint bench gpu docs clean
@@ -33,7 +34,7 @@ sanitize: install
 	FASTDRAW_SANITIZE=1 FASTDRAW_CUDA=0 CXX=g++ $(BIN)/python setup.py --quiet build --build-lib $(SANITIZED)
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(SANITIZED) \
-	$(BIN)/pytest --import-mode=append --capture=sys tests/ops -k 'cpu and not compile and not export and not opcheck'
+	$(BIN)/pytest --import-mode=append --capture=sys $(SANITIZED_TESTS) -k 'cpu and not compile and not export and not opcheck'
 
 lint: install
 	$(BIN)/ruff check .

@@ -140,7 +140,10 @@ def _times(name: str, table: Mapping[str, Config], config: Config, calls: Iterab
     with configs.using({**table, name: config}), dispatch.backend("triton"):
         try:
             return [measure(call) for call in calls]
-        except TritonError:  # too much shared memory, or a block that an instruction cannot take
+        except (
+            TritonError,
+            RuntimeError,
+        ):  # too much shared memory or too many warps, a block too small for an instruction
             return [math.inf for _ in calls]
 
 

@@ -106,11 +106,14 @@ def run(
             return found
         with on_device.turn():
             if name not in of_shape.captured:
-                # Memory made in inference mode could not be written outside of it.
-                with torch.inference_mode(False), torch.no_grad():
-                    made = make()
-                    load(made)
-                    of_shape.captured[name] = made, _capture(made, on_device.stream)
+                try:
+                    # Memory made in inference mode could not be written outside of it.
+                    with torch.inference_mode(False), torch.no_grad():
+                        made = make()
+                        load(made)
+                        of_shape.captured[name] = made, _capture(made, on_device.stream)
+                except torch.cuda.OutOfMemoryError:  # no room for memory that stays: a call alone takes less
+                    return _run_once(make, load, results)
             else:
                 load(of_shape.captured[name][0])
             made, replay = of_shape.captured[name]

@@ -127,7 +127,9 @@ def _define_triton(name: str, schema: str, module: str) -> None:
     def launch(*arguments: Any) -> Any:
         return getattr(import_module(f"fastdraw.kernels.{module}"), name)(*arguments)
 
-    _TRITON.define(name + schema)
+    # Rollouts capture graphs of their own, which torch.compile's must leave out.
+    tags = (torch.Tag.cudagraph_unsafe,) if module == "rollout" else ()
+    _TRITON.define(name + schema, tags=tags)
     for key in ("CUDA", "CPU"):
         _TRITON.impl(name, launch, key)
 

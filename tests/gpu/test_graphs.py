@@ -116,13 +116,14 @@ def test_four_threads_at_once(run: Run) -> None:
                 found = [pass_through(function, batches[k]) for _ in range(ROUNDS)]
         else:
             found = [pass_through(function, batches[k]) for _ in range(ROUNDS)]
-        synchronize()
         return found
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for k, found in enumerate(pool.map(work, range(4))):
-            for actual in found:
-                torch.testing.assert_close(actual, expected[k])
+        rounds = list(pool.map(work, range(4)))
+    synchronize()  # not in the threads, one of which may be capturing
+    for k, found in enumerate(rounds):
+        for actual in found:
+            torch.testing.assert_close(actual, expected[k])
 
 
 @on_gpu("draw_rollout", "draw_generate")
@@ -137,14 +138,14 @@ def test_threads_with_shapes_of_their_own(run: Run) -> None:
     synchronize()
 
     def work(k: int) -> list[list[Tensor]]:
-        found = [pass_through(*calls[(k + turn) % len(calls)]) for turn in range(len(calls))]
-        synchronize()
-        return found
+        return [pass_through(*calls[(k + turn) % len(calls)]) for turn in range(len(calls))]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for k, found in enumerate(pool.map(work, range(4))):
-            for turn, actual in enumerate(found):
-                torch.testing.assert_close(actual, expected[(k + turn) % len(calls)])
+        rounds = list(pool.map(work, range(4)))
+    synchronize()
+    for k, found in enumerate(rounds):
+        for turn, actual in enumerate(found):
+            torch.testing.assert_close(actual, expected[(k + turn) % len(calls)])
 
 
 def _copy(leaves: list[Tensor], others: list[Tensor]) -> None:

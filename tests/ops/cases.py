@@ -417,7 +417,7 @@ for width in (15, 16, 17):
 _add_rollouts("D515", Draw(B=7, T=1, D=515))
 _add_rollouts("A515", Draw(B=7, T=1, A=515))
 _add_rollouts("pixels=515", Draw(H=5, W=103, T=1, n_read=None, n_write=None))
-_add_rollouts("B61-T5", Draw(B=61, T=5, U=5))
+_add_rollouts("B33-T3", Draw(B=33, T=3, U=5))
 _WINDOWS = ("read_window_bias", "write_window_bias")
 for far in (50.0, -50.0):
     _add_rollouts(f"far={far:.0f}", Draw(), dict.fromkeys(_WINDOWS, (far, 0.0, 0.0, 0.0, 0.0)))
