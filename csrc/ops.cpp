@@ -76,7 +76,8 @@ STABLE_TORCH_LIBRARY(fastdraw, m) {
 
   const std::string rollout = rollout_tensors("Tensor image, ") + ", int n_read, " + kOptions;
   const std::string generate = rollout_tensors("") + ", " + kOptions + ", bool frames";
-  m.def(("draw_rollout(" + rollout + ", int saved_rows, int saved_width) -> (Tensor nll, Tensor kl, Tensor canvas, Tensor saved)")
+  m.def(("draw_rollout(" + rollout +
+         ", int saved_rows, int saved_width) -> (Tensor nll, Tensor kl, Tensor canvas, Tensor saved)")
             .c_str());
   m.def(("draw_rollout_bwd(Tensor dnll, Tensor dkl, Tensor dcanvas, Tensor saved, " + rollout +
          ", bool need_dimage, bool need_dlabels, bool need_dnoise) -> " +
