@@ -114,6 +114,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     kernels.reason.cache_clear()
 
 
+@pytest.mark.usefixtures("own_choice")
 def test_triton_refuses_an_old_gpu_by_name(gpus: list[int]) -> None:
     refuse = functools.partial(dispatch.refusal, "triton", "lstm_gates", {"triton"}, "cuda", "float32")
     why = refuse(0)
