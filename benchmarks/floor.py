@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.work import Work
-from fastdraw.models import SeqDraw
+from fastdraw.models import Draw
 
 TRIALS = 7
 
@@ -40,7 +40,7 @@ class Floor(NamedTuple):
         return sum(p.rows * p.inner * p.columns * p.times for products in self for p in products)
 
 
-def training_floor(work: Work, model: SeqDraw) -> Floor:
+def training_floor(work: Work, model: Draw) -> Floor:
     """The products of a training step; no gradient flows to image, labels and noise."""
     w, batch, steps = model.weights, work.batch, work.steps
     attention, label = w.align_key.shape

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastdraw.models import SeqDraw, SeqDrawConfig
+from fastdraw.models import Draw, DrawConfig
 
 
 class Inputs(NamedTuple):
-    """Arguments of a `SeqDraw`."""
+    """Arguments of a `Draw`."""
 
     image: Tensor
     digits: Tensor
@@ -30,9 +30,9 @@ class Work:
     width: int = 64
     mixed: bool = False  # samples of 1 to L digits, equally many of each
 
-    def model(self) -> SeqDraw:
+    def model(self) -> Draw:
         torch.manual_seed(0)
-        return SeqDraw(SeqDrawConfig(hidden=self.hidden, height=self.height, width=self.width))
+        return Draw(DrawConfig(hidden=self.hidden, height=self.height, width=self.width))
 
     def inputs(self) -> Inputs:
         generator = torch.Generator().manual_seed(0)
@@ -41,5 +41,5 @@ class Work:
         lengths = torch.full((self.batch,), self.digits)
         if self.mixed:
             lengths = 1 + torch.arange(self.batch) % self.digits
-        noise = torch.randn(self.steps, self.batch, SeqDrawConfig().latent, generator=generator)
+        noise = torch.randn(self.steps, self.batch, DrawConfig().latent, generator=generator)
         return Inputs(image, digits, lengths, noise)

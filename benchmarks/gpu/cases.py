@@ -165,7 +165,7 @@ def _rollouts(who: str) -> dict[str, Make]:
 
 
 def weights_of(sizes: Sizes) -> DrawWeights:
-    """Weights in the scale of SeqDraw's, whose module needs more than torch."""
+    """Weights in the scale of Draw's, whose module needs more than torch."""
     made = {}
     for name, shape in SHAPES.items():
         dims = [_dimension(word, sizes.letters) for word in shape.split()]

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax, nn
 
 from benchmarks.work import Work
-from fastdraw.models import SeqDraw
+from fastdraw.models import Draw
 
 Weights = dict[str, Array]
 EPS = 1e-8
@@ -127,7 +127,7 @@ def generate(w: Weights, labels: Array, lengths: Array, noise: Array) -> Array:
 def training_step(work: Work) -> Callable[[], Any]:
     """A call that gives the loss and the gradient of every weight."""
     model, inputs = work.model(), work.inputs()
-    arguments = arrays(model), *map(as_array, (inputs.image, model.labels(inputs.digits, inputs.lengths)))
+    arguments = arrays(model), *map(as_array, (inputs.image, model.label_vectors(inputs.digits, inputs.lengths)[0]))
     arguments += as_array(inputs.lengths), as_array(inputs.noise)
     step = jax.jit(jax.value_and_grad(partial(loss, n_read=model.config.n_read)))
     return lambda: jax.block_until_ready(step(*arguments))
@@ -135,13 +135,13 @@ def training_step(work: Work) -> Callable[[], Any]:
 
 def drawing(work: Work) -> Callable[[], Any]:
     model, inputs = work.model(), work.inputs()
-    labels = as_array(model.labels(inputs.digits, inputs.lengths))
+    labels = as_array(model.label_vectors(inputs.digits, inputs.lengths)[0])
     arguments = arrays(model), labels, as_array(inputs.lengths), as_array(inputs.noise)
     draw = jax.jit(generate)
     return lambda: jax.block_until_ready(draw(*arguments))
 
 
-def arrays(model: SeqDraw) -> Weights:
+def arrays(model: Draw) -> Weights:
     return {name: as_array(weight) for name, weight in model.weights._asdict().items()}
 
 

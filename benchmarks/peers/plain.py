@@ -19,7 +19,7 @@ def loss(output: DrawOutput) -> Tensor:
 def training_step(work: Work, compiled: bool = False) -> Callable[[], Any]:
     """A call that gives the loss and the gradient of every weight."""
     model, inputs = work.model(), work.inputs()
-    config, labels = model.config, model.labels(inputs.digits, inputs.lengths)
+    config, labels = model.config, model.label_vectors(inputs.digits, inputs.lengths)[0]
     weights = model.weights
 
     def forward(weights: DrawWeights) -> Tensor:
@@ -39,7 +39,11 @@ def training_step(work: Work, compiled: bool = False) -> Callable[[], Any]:
 
 def drawing(work: Work, compiled: bool = False) -> Callable[[], Tensor]:
     model, inputs = work.model(), work.inputs()
-    weights, labels, n_write = model.weights, model.labels(inputs.digits, inputs.lengths), model.config.n_write
+    weights, labels, n_write = (
+        model.weights,
+        model.label_vectors(inputs.digits, inputs.lengths)[0],
+        model.config.n_write,
+    )
 
     def draw(weights: DrawWeights) -> Tensor:
         return reference.draw_generate(weights, labels, inputs.lengths, inputs.noise, n_write=n_write)

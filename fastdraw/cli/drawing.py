@@ -9,7 +9,7 @@ from fastdraw.data.multidigits import SLOTS
 from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
-    from fastdraw.models import SeqDraw
+    from fastdraw.models import Draw
     from fastdraw.ops import DrawTrace
 
 CHUNK = 100
@@ -37,7 +37,7 @@ def parse_digits(text: str) -> list[int]:
     return [int(character) for character in text]
 
 
-def draw_steps(model: "SeqDraw", digits: Tensor, seed: int) -> Drawing:
+def draw_steps(model: "Draw", digits: Tensor, seed: int) -> Drawing:
     """Draw digits (B, L) and return what the model did at every step."""
     noise, lengths = _noise(model, digits, torch.Generator().manual_seed(seed))
     _, trace = cast("tuple[Tensor, DrawTrace]", model.sample(digits.to(noise.device), lengths, noise, trace=True))
@@ -46,7 +46,7 @@ def draw_steps(model: "SeqDraw", digits: Tensor, seed: int) -> Drawing:
     )
 
 
-def draw_images(model: "SeqDraw", digits: Tensor, generator: torch.Generator) -> Tensor:
+def draw_images(model: "Draw", digits: Tensor, generator: torch.Generator) -> Tensor:
     """Draw digits (B, L) and return the images (B, C, H, W) in [0, 1], on the CPU."""
     images = []
     for part in digits.split(CHUNK):
@@ -55,7 +55,7 @@ def draw_images(model: "SeqDraw", digits: Tensor, generator: torch.Generator) ->
     return torch.cat(images)
 
 
-def _noise(model: "SeqDraw", digits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _noise(model: "Draw", digits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     count, length = digits.shape
     noise = model.noise(count, length, generator)
     return noise, torch.full((count,), length, device=noise.device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastdraw.cli.arguments import Parser, count, device_argument, root_argument, run_argument
 
 if TYPE_CHECKING:
-    from fastdraw.models import SeqDraw
+    from fastdraw.models import Draw
     from fastdraw.training import Settings
 
 BATCH = 100
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     write_atomically(args.run / "evaluation.json", f"{text}\n".encode())
 
 
-def measure(model: "SeqDraw", settings: "Settings", images: int) -> dict[str, Any]:
+def measure(model: "Draw", settings: "Settings", images: int) -> dict[str, Any]:
     """Measure a model on `images` drawn images, and test ones in whole batches, of every length that it was trained on.
 
     Returns:
@@ -56,7 +56,7 @@ def measure(model: "SeqDraw", settings: "Settings", images: int) -> dict[str, An
     from fastdraw.cli.drawing import draw_images
     from fastdraw.data import load_cells
     from fastdraw.evaluation import accuracy, read_digits, reader_accuracy, train_reader
-    from fastdraw.training import held_out_digits, measure_bound
+    from fastdraw.training import held_out_source, measure_bound
 
     root = settings.data.root
     weights = {length: weight for length, weight in enumerate(settings.data.lengths, 1) if weight > 0}
@@ -67,7 +67,7 @@ def measure(model: "SeqDraw", settings: "Settings", images: int) -> dict[str, An
     batch = min(BATCH, images)
     for length in weights:
         alone = settings.data.model_copy(update={"lengths": tuple(float(length == other) for other in range(1, 5))})
-        bound = measure_bound(model, held_out_digits(alone, batch), math.ceil(images / batch))
+        bound = measure_bound(model, held_out_source(alone, batch), math.ceil(images / batch))
         bounds[length] = bound._asdict() | {"bound": sum(bound)}
         asked = torch.randint(10, (images, length), generator=generator)
         read = read_digits(reader, draw_images(model, asked, generator), length)

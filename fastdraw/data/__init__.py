@@ -1,6 +1,7 @@
 """Digits for the papers' models: MNIST files, digit cells, multi-digit images. Knows nothing of the models."""
 
 from fastdraw.data.cells import DigitCells, load_cells
-from fastdraw.data.multidigits import Batch, MultiDigits
+from fastdraw.data.labelled import Batch, ImageStream, LabelledImages
+from fastdraw.data.multidigits import MultiDigits
 
-__all__ = ["Batch", "DigitCells", "MultiDigits", "load_cells"]
+__all__ = ["Batch", "DigitCells", "ImageStream", "LabelledImages", "MultiDigits", "load_cells"]

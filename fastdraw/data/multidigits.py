@@ -1,25 +1,16 @@
 """Multi-digit images: L digit cells in a row, aligned right on 32 x 64 black (four slots), as many as one asks for."""
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastdraw.data.cells import CELL_HEIGHT, CELL_WIDTH, DigitCells
+from fastdraw.data.labelled import Batch, batch_generator, check_stream, length_probabilities
 from fastdraw.errors import FastdrawError
 
 SLOTS = 4
-
-
-class Batch(NamedTuple):
-    """image (B, 1, 32, 64) float32 in [0, 1]; digits (B, L) int64, from the left, then 0; lengths (B,) int64."""
-
-    image: Tensor
-    digits: Tensor
-    lengths: Tensor
 
 
 class MultiDigits:
@@ -37,28 +28,22 @@ class MultiDigits:
     """
 
     def __init__(self, digits: DigitCells, lengths: Sequence[float], batch_size: int, seed: int) -> None:
-        if len(lengths) != SLOTS or not all(w >= 0 for w in lengths) or not 0 < sum(lengths) < math.inf:
-            raise FastdrawError(
-                f"lengths must be {SLOTS} weights (of 1 to {SLOTS} digits), >= 0, their sum finite and not 0; "
-                f"got {list(lengths)}"
-            )
-        if batch_size < 1:
-            raise FastdrawError(f"batch size must be at least 1, got {batch_size}")
-        if seed < 0:
-            raise FastdrawError(f"seed must be at least 0, got {seed}")
+        if len(lengths) != SLOTS:
+            raise FastdrawError(f"lengths must be {SLOTS} weights (of 1 to {SLOTS} digits), got {list(lengths)}")
+        self._probability = length_probabilities(lengths)
+        check_stream(batch_size, seed)
         self.digits = digits
         self.batch_size = batch_size
         self.seed = seed
-        self._probability = np.asarray(lengths, np.float64) / math.fsum(lengths)
 
     def batch(self, index: int) -> Batch:
         """Batch number `index`, all of one length, which is drawn from the mixture."""
-        rng = self._generator(index)
+        rng = batch_generator(self.seed, index)
         return self._draw(rng, np.full(self.batch_size, 1 + rng.choice(SLOTS, p=self._probability)))
 
     def mixed_batch(self, index: int) -> Batch:
         """Batch number `index`, each image of its own length; digits are padded to the longest of the batch."""
-        rng = self._generator(index)
+        rng = batch_generator(self.seed, index)
         return self._draw(rng, 1 + rng.choice(SLOTS, size=self.batch_size, p=self._probability))
 
     def mean_image(self) -> Tensor:
@@ -66,10 +51,6 @@ class MultiDigits:
         inked = torch.from_numpy(self._probability[::-1].cumsum())
         cell = self.digits.cells.double().mean(0) / 255
         return (inked[:, None, None] * cell).permute(1, 0, 2).reshape(1, CELL_HEIGHT, SLOTS * CELL_WIDTH).float()
-
-    def _generator(self, index: int) -> np.random.Generator:
-        # numpy's seed sequence hashes both numbers into 128 bits; torch's CPU generator keeps 32 bits of a seed.
-        return np.random.default_rng([self.seed, index])
 
     def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> Batch:
         picks = torch.from_numpy(rng.integers(len(self.digits), size=(self.batch_size, SLOTS)))
@@ -84,5 +65,5 @@ class MultiDigits:
 
         place = torch.arange(int(count.max())).expand(self.batch_size, -1)
         slot = (first + place).clamp(max=SLOTS - 1)
-        digits = self.digits.labels[picks].gather(1, slot).masked_fill(place >= count[:, None], 0)
-        return Batch(image.view(self.batch_size, 1, CELL_HEIGHT, SLOTS * CELL_WIDTH), digits, count)
+        labels = self.digits.labels[picks].gather(1, slot).masked_fill(place >= count[:, None], 0)
+        return Batch(image.view(self.batch_size, 1, CELL_HEIGHT, SLOTS * CELL_WIDTH), labels, count)

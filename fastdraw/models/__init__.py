@@ -1,5 +1,5 @@
 """The papers' systems, built on fastdraw.ops."""
 
-from .draw import SeqDraw, SeqDrawConfig
+from .draw import Draw, DrawConfig
 
-__all__ = ["SeqDraw", "SeqDrawConfig"]
+__all__ = ["Draw", "DrawConfig"]

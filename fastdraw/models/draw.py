@@ -1,195 +1,233 @@
-"""seqDRAW: conditional DRAW over a sequence of digits (paper 000)."""
+"""DRAW and its conditional relatives as one model: DRAW, alignDRAW, rnnDRAW and seqDRAW differ in settings."""
 
 import math
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from .. import ops
 from ..ops import DrawOutput, DrawTrace, DrawWeights
+from .labels import DigitVectors, LabelEncoder, LastState, WordStates
 
-DIGITS = 10
 LARGEST = 1_000_000  # of any size, so that all products of sizes are 64-bit integers
+NEAR_ZERO = ("posterior", "prior", "read_window", "write_window")
 
 
-class SeqDrawConfig(BaseModel):
-    """Sizes of a seqDRAW; the defaults are Table I of paper 000, and alignDRAW's where the paper is silent."""
+class DrawConfig(BaseModel):
+    """Sizes and kind of a model; the defaults are seqDRAW's (paper 000, Table I), else alignDRAW's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden: int = Field(400, ge=1, le=LARGEST, description="units of each LSTM")
     latent: int = Field(100, ge=1, le=LARGEST, description="size of z")
-    n_read: int = Field(8, ge=1, le=LARGEST, description="side of the read glimpse")
-    n_write: int = Field(8, ge=1, le=LARGEST, description="side of the written patch")
-    align: int = Field(512, ge=1, le=LARGEST, description="width of the attention's scoring layer")
-    steps_per_digit: int = Field(10, ge=1, le=LARGEST, description="time steps per digit, k of T = k L")
-    positions: int = Field(10, ge=1, le=LARGEST, description="size of the one-hot position in a label vector")
+    n_read: int = Field(8, ge=0, le=LARGEST, description="side of the read glimpse; 0: reads whole images")
+    n_write: int = Field(8, ge=0, le=LARGEST, description="side of the written patch; 0: writes whole canvases")
+    labels: Literal["digits", "last", "words", "none"] = Field(
+        "digits",
+        description="what a step knows of its labels: attends to digits (seqDRAW), an LSTM's last state (rnnDRAW), "
+        "attends to the states of a bidirectional LSTM (alignDRAW), nothing (DRAW)",
+    )
+    label_hidden: int = Field(50, ge=1, le=LARGEST, description="units of the LSTM over the labels, per direction")
+    symbols: int = Field(10, ge=1, le=LARGEST, description="number of different labels: digits, or words")
+    positions: int = Field(10, ge=1, le=LARGEST, description="size of the one-hot position in a digit's vector")
     count_from: Literal["left", "right"] = Field("left", description="the end of a sequence that positions count from")
+    align: int = Field(512, ge=1, le=LARGEST, description="width of the attention's scoring layer")
+    steps_per_label: int = Field(10, ge=1, le=LARGEST, description="time steps per label, k of T = k L")
+    steps_per_image: int = Field(
+        0, ge=0, le=LARGEST, description="time steps T of every image; 0: steps_per_label each"
+    )
     height: int = Field(32, ge=1, le=LARGEST, description="of the image in pixels")
     width: int = Field(64, ge=1, le=LARGEST, description="of the image in pixels")
     channels: int = Field(1, ge=1, le=LARGEST, description="of the image")
     stride: Literal["max", "per_axis"] = Field(
         "max", description="spacing of the filters: DRAW's, or one for each axis"
     )
+    prior_activation: Literal["linear", "tanh"] = Field(
+        "linear", description="of the prior's outputs (alignDRAW: tanh)"
+    )
+    first_prior: Literal["learned", "standard"] = Field(
+        "learned", description="the prior of the first step: from h0, or N(0, I) (alignDRAW)"
+    )
+    log_variance: bool = Field(False, description="posterior and prior give log sigma^2 in place of log sigma")
 
 
-class SeqDraw(nn.Module):
-    """Encodes and draws images of digit sequences.
+class Draw(nn.Module):
+    """Encodes and draws images, conditioned on label sequences or not.
 
-    The label vector of an item is its digit and its position, both one-hot. Weights start normal with variance
-    1 / fan-in. All states start from learned values: h0 at 0, and the canvas at `canvas0`, which `set_canvas` can start
-    from the mean of the data.
+    Weights start normal with variance 1 / fan-in. All states start from learned values: h0 at 0, and the canvas at
+    `canvas0`, which `set_canvas` can start from the mean of the data.
     """
 
     canvas0: Tensor
 
-    def __init__(self, config: SeqDrawConfig):
+    def __init__(self, config: DrawConfig):
         super().__init__()
         self.config = config
-        units, latent = config.hidden, config.latent
-        label = DIGITS + config.positions
-        glimpse, patch = 2 * config.channels * config.n_read**2, config.channels * config.n_write**2
-        shapes = {
-            "align_query": (config.align, units),
-            "align_bias": (config.align,),
-            "align_key": (config.align, label),
-            "align_v": (config.align,),
-            "read_window": (5, units),
-            "read_window_bias": (5,),
-            "enc_ih": (4 * units, glimpse + units),
-            "enc_hh": (4 * units, units),
-            "enc_bias": (4 * units,),
-            "posterior": (2 * latent, units),
-            "posterior_bias": (2 * latent,),
-            "prior": (2 * latent, units),
-            "prior_bias": (2 * latent,),
-            "dec_ih": (4 * units, latent + label),
-            "dec_hh": (4 * units, units),
-            "dec_bias": (4 * units,),
-            "patch": (patch, units),
-            "patch_bias": (patch,),
-            "write_window": (5, units),
-            "write_window_bias": (5,),
-            "h0_enc": (units,),
-            "h0_dec": (units,),
-            "canvas0": (config.channels, config.height, config.width),
-        }
+        self.encoder = _label_encoder(config)
+        shapes = _shapes(config, 0 if self.encoder is None else self.encoder.width)
         for name in DrawWeights._fields:
+            if name not in shapes:
+                continue
             weight = nn.Parameter(torch.zeros(shapes[name]))
             if weight.dim() == 2 or name == "align_v":
                 # Windows and Gaussians start close to the same for all images, near the whole image and N(0, I).
-                scale = 0.1 if name in ("posterior", "prior", "read_window", "write_window") else 1.0
+                scale = 0.1 if name in NEAR_ZERO else 1.0
                 nn.init.normal_(weight, std=scale / math.sqrt(weight.shape[-1]))
             self.register_parameter(name, weight)
+        if self.encoder is not None and not self.encoder.attended:
+            # Attention over one item is that item, whatever scores it.
+            for name, shape in _align_shapes(1, config.hidden, self.encoder.width).items():
+                self.register_buffer(name, torch.zeros(shape), persistent=False)
 
     @property
     def weights(self) -> DrawWeights:
-        return DrawWeights(*(self.get_parameter(name) for name in DrawWeights._fields))
+        found = {name: getattr(self, name, None) for name in DrawWeights._fields}
+        return DrawWeights(**cast("dict[str, Tensor]", found))
 
     @torch.no_grad()
     def set_canvas(self, mean: Tensor) -> None:
         """Start the canvas from the logit of a mean image (C, H, W) in [0, 1], within +-6 so that gradients flow."""
         self.canvas0.copy_(torch.logit(mean, eps=1e-6).clamp(-6, 6))
 
-    def labels(self, digits: Tensor, lengths: Tensor) -> Tensor:
-        """Label vectors (B, L, 10 + positions) of digits (B, L), of which lengths (B,) count.
+    def label_vectors(self, labels: Tensor, lengths: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What the steps may attend to: vectors (B, L', D) and how many of them count (B,); None for plain DRAW.
 
         Raises:
-            TypeError: digits or lengths are no int64 tensors.
-            ValueError: digits are not (B, L), out of 0..9, or more than there are positions; lengths are not (B,).
+            TypeError: labels or lengths are no int64 tensors.
+            ValueError: labels are not (B, L), out of range, or more than there are positions; lengths are not (B,).
         """
-        _check_sequences(digits, lengths, self.config.positions)
-        position = torch.arange(digits.shape[1], device=digits.device).expand_as(digits)
-        if self.config.count_from == "right":
-            position = (lengths[:, None] - 1 - position).clamp(min=0)  # padding is masked, any position will do
-        vectors = torch.cat([one_hot(digits, DIGITS), one_hot(position, self.config.positions)], dim=-1)
-        return vectors.to(self.canvas0.dtype)
+        if self.encoder is None:
+            return None, None
+        return self.encoder(labels, lengths)
 
     def noise(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise (T, B, Z) for sequences of up to `length` digits, T = steps_per_digit * length."""
-        shape = (self.config.steps_per_digit * length, batch, self.config.latent)
+        """Standard normal noise (T, B, Z) for sequences of up to `length` labels."""
+        steps = self.config.steps_per_image or self.config.steps_per_label * length
+        shape = (steps, batch, self.config.latent)
         return torch.randn(shape, generator=generator, dtype=self.canvas0.dtype).to(self.canvas0.device)
 
     def forward(
-        self, image: Tensor, digits: Tensor, lengths: Tensor, noise: Tensor, *, trace: bool = False
+        self, image: Tensor, labels: Tensor, lengths: Tensor, noise: Tensor, *, trace: bool = False
     ) -> DrawOutput | tuple[DrawOutput, DrawTrace]:
         """Encode and redraw images.
 
         Args:
             image (B, C, H, W): values in [0, 1].
-            digits (B, L): int64, left to right; padded beyond lengths.
-            lengths (B,): int64, digits that count.
-            noise (T, B, Z): T = steps_per_digit * L.
+            labels (B, L): int64, left to right; padded beyond lengths.
+            lengths (B,): int64, labels that count.
+            noise (T, B, Z): T = steps_per_image, or steps_per_label * L.
             trace: also return a `DrawTrace`.
         Returns:
             `DrawOutput`; with trace a pair of it and the trace.
         Raises:
-            TypeError, ValueError: as `fastdraw.ops.draw_rollout`, and `labels` about the digits.
+            TypeError, ValueError: as `fastdraw.ops.draw_rollout`, and `label_vectors` about the labels.
         """
-        config = self.config
+        vectors, counts = self.label_vectors(labels, lengths)
         return ops.draw_rollout(
             self.weights,
             image,
-            self.labels(digits, lengths),
-            lengths,
+            vectors,
+            counts,
             noise,
-            n_read=config.n_read,
-            n_write=config.n_write,
-            steps=self._steps(digits, lengths),
-            stride=config.stride,
+            n_read=self.config.n_read or None,
+            steps=self._steps(labels, lengths),
             trace=trace,
+            **self._options(),
         )
 
     @torch.no_grad()
     def sample(
-        self, digits: Tensor, lengths: Tensor, noise: Tensor, *, frames: bool = False, trace: bool = False
+        self, labels: Tensor, lengths: Tensor, noise: Tensor, *, frames: bool = False, trace: bool = False
     ) -> Tensor | tuple[Tensor, DrawTrace]:
-        """Draw images of the digits from the prior.
+        """Draw images of the labels from the prior.
 
         Args:
-            digits (B, L), lengths (B,), noise (T, B, Z): as in `forward`.
+            labels (B, L), lengths (B,), noise (T, B, Z): as in `forward`.
             frames: return the canvas after every step.
             trace: also return a `DrawTrace`.
         Returns:
             canvas (B, C, H, W) in logits, or (T, B, C, H, W) with frames; with trace a pair of it and the trace.
         Raises:
-            TypeError, ValueError: as `fastdraw.ops.draw_generate`, and `labels` about the digits.
+            TypeError, ValueError: as `fastdraw.ops.draw_generate`, and `label_vectors` about the labels.
         """
+        vectors, counts = self.label_vectors(labels, lengths)
         return ops.draw_generate(
             self.weights,
-            self.labels(digits, lengths),
-            lengths,
+            vectors,
+            counts,
             noise,
-            n_write=self.config.n_write,
-            steps=self._steps(digits, lengths),
+            steps=self._steps(labels, lengths),
             frames=frames,
-            stride=self.config.stride,
             trace=trace,
+            **self._options(),
         )
 
-    def _steps(self, digits: Tensor, lengths: Tensor) -> Tensor | None:
-        if not torch.compiler.is_compiling() and bool((lengths == digits.shape[1]).all()):
+    def _options(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "n_write": config.n_write or None,
+            "stride": config.stride,
+            "prior_activation": config.prior_activation,
+            "first_prior": config.first_prior,
+            "log_variance": config.log_variance,
+        }
+
+    def _steps(self, labels: Tensor, lengths: Tensor) -> Tensor | None:
+        if self.config.steps_per_image:
+            return None
+        if not torch.compiler.is_compiling() and bool((lengths == labels.shape[1]).all()):
             return None  # all samples take all steps, which is cheaper than masking
-        return self.config.steps_per_digit * lengths
+        return self.config.steps_per_label * lengths
 
 
-def _check_sequences(digits: Tensor, lengths: Tensor, most: int) -> None:
-    """Check digits (B, L) of at most `most` places and lengths (B,), whose values the rollout checks."""
-    for name, given in (("digits", digits), ("lengths", lengths)):
-        if not isinstance(given, Tensor) or given.dtype != torch.int64:
-            came = str(given.dtype).removeprefix("torch.") if isinstance(given, Tensor) else type(given).__name__
-            raise TypeError(f"{name} must be an int64 tensor, got {came}")
-    if digits.dim() != 2 or not 1 <= digits.shape[1] <= most:
-        raise ValueError(f"digits must have shape (B, L) with 1 <= L <= {most} positions, got {tuple(digits.shape)}")
-    if lengths.shape != digits.shape[:1]:
-        raise ValueError(
-            f"lengths must have shape (B,) with B = {len(digits)} (from digits), got {tuple(lengths.shape)}"
-        )
-    if digits.numel() == 0 or digits.is_meta or torch.compiler.is_compiling():
-        return
-    least, greatest = (int(value) for value in digits.aminmax())
-    if least < 0 or greatest >= DIGITS:
-        raise ValueError(f"digits must lie in 0..{DIGITS - 1}, got {least}..{greatest}")
+def _label_encoder(config: DrawConfig) -> LabelEncoder | None:
+    if config.labels == "digits":
+        return DigitVectors(config.symbols, config.positions, config.count_from)
+    if config.labels == "last":
+        return LastState(config.symbols, config.label_hidden)
+    if config.labels == "words":
+        return WordStates(config.symbols, config.label_hidden)
+    return None
+
+
+def _shapes(config: DrawConfig, label: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights that a model learns, for label vectors of width `label`."""
+    units, latent, channels = config.hidden, config.latent, config.channels
+    pixels = channels * config.height * config.width
+    glimpse = 2 * (channels * config.n_read**2 or pixels)
+    patch = channels * config.n_write**2 or pixels
+    shapes: dict[str, tuple[int, ...]] = {
+        "enc_ih": (4 * units, glimpse + units),
+        "enc_hh": (4 * units, units),
+        "enc_bias": (4 * units,),
+        "posterior": (2 * latent, units),
+        "posterior_bias": (2 * latent,),
+        "prior": (2 * latent, units),
+        "prior_bias": (2 * latent,),
+        "dec_ih": (4 * units, latent + label),
+        "dec_hh": (4 * units, units),
+        "dec_bias": (4 * units,),
+        "patch": (patch, units),
+        "patch_bias": (patch,),
+        "h0_enc": (units,),
+        "h0_dec": (units,),
+        "canvas0": (channels, config.height, config.width),
+    }
+    if config.labels in ("digits", "words"):
+        shapes |= _align_shapes(config.align, units, label)
+    if config.n_read:
+        shapes |= {"read_window": (5, units), "read_window_bias": (5,)}
+    if config.n_write:
+        shapes |= {"write_window": (5, units), "write_window_bias": (5,)}
+    return shapes
+
+
+def _align_shapes(align: int, units: int, label: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "align_query": (align, units),
+        "align_bias": (align,),
+        "align_key": (align, label),
+        "align_v": (align,),
+    }

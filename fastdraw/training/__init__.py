@@ -1,15 +1,16 @@
 """Training: settings and presets, the loop, and runs that can be stopped at any moment and resumed bit for bit."""
 
-from fastdraw.training.bound import Bound, held_out_digits, measure_bound
+from fastdraw.training.bound import Bound, measure_bound
 from fastdraw.training.loop import load_model, resume, train
 from fastdraw.training.run import Run
 from fastdraw.training.settings import Settings, preset_names, resolve
+from fastdraw.training.sources import held_out_source
 
 __all__ = [
     "Bound",
     "Run",
     "Settings",
-    "held_out_digits",
+    "held_out_source",
     "load_model",
     "measure_bound",
     "preset_names",

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastdraw.data import Batch, MultiDigits, load_cells
-from fastdraw.models import SeqDraw
-from fastdraw.training.settings import DataSettings
+from fastdraw.data import Batch
+from fastdraw.models import Draw
+from fastdraw.training.sources import Source
 
 SEED = 0
 
@@ -19,22 +19,23 @@ class Bound(NamedTuple):
     kl: float
 
 
-def held_out_digits(data: DataSettings, batch_size: int) -> MultiDigits:
-    """Images of the test split with the run's mixture of lengths; the same for every seed of a run."""
-    return MultiDigits(load_cells(data.root, "test"), data.lengths, batch_size, SEED)
+def nll_and_kl(model: Draw, batch: Batch, generator: torch.Generator, samples: int = 1) -> Tensor:
+    """Mean -log p(x | z) and mean KL over the images of a batch (2,), in nats, each image with `samples` samples of z.
 
-
-def nll_and_kl(model: SeqDraw, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Mean -log p(x | z) and mean KL over the images of a batch (2,), in nats, with one sample of z for each image."""
-    count, length = batch.digits.shape
+    Minus their sum is the estimate of paper 000, eq. 19, with the sum over samples around both terms, as the KL of a
+    step depends on the z of the steps before.
+    """
+    if samples > 1:
+        batch = Batch(*(tensor.repeat_interleave(samples, dim=0) for tensor in batch))
+    count, length = batch.labels.shape
     noise = model.noise(count, length, generator)
     output = model(*(tensor.to(noise.device) for tensor in batch), noise)
     return torch.stack([output.nll.mean(), output.kl.sum(0).mean()])
 
 
 @torch.no_grad()
-def measure_bound(model: SeqDraw, digits: MultiDigits, batches: int) -> Bound:
+def measure_bound(model: Draw, source: Source, batches: int) -> Bound:
     """Average over batches 0 to `batches` - 1."""
     generator = torch.Generator().manual_seed(SEED)
-    terms = [nll_and_kl(model, digits.batch(index), generator) for index in range(batches)]
+    terms = [nll_and_kl(model, source.batch(index), generator) for index in range(batches)]
     return Bound(*torch.stack(terms).mean(0).tolist())

@@ -16,13 +16,13 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fastdraw.data import MultiDigits, load_cells
 from fastdraw.errors import FastdrawError
-from fastdraw.models import SeqDraw
-from fastdraw.training.bound import held_out_digits, measure_bound, nll_and_kl
+from fastdraw.models import Draw
+from fastdraw.training.bound import measure_bound, nll_and_kl
 from fastdraw.training.checkpoint import write_checkpoint
 from fastdraw.training.run import MetricsFile, Run
 from fastdraw.training.settings import DEVICE, Settings
+from fastdraw.training.sources import Source, held_out_source, training_source
 from fastdraw.training.state import TrainingState, learning_rate
 
 SAMPLES = 16
@@ -37,11 +37,11 @@ def train(settings: Settings, folder: Path) -> None:
         KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
     """
     run = Run.create(folder)
-    state, digits = _state(settings), _digits(settings)
+    state, sources = _state(settings), _sources(settings)
     with run.locked():
         Run.create(folder)  # another process may have been faster
         run.save_settings(settings)
-        _loop(run, settings, state, *digits)
+        _loop(run, settings, state, *sources)
 
 
 def resume(folder: Path, steps: int | None = None) -> None:
@@ -63,12 +63,12 @@ def resume(folder: Path, steps: int | None = None) -> None:
         if settings.steps == state.step:
             print(f"{folder} has taken all its {state.step} steps: to train on, give more --steps")
             return
-        digits = _digits(settings)
+        sources = _sources(settings)
         run.save_settings(settings)
-        _loop(run, settings, state, *digits)
+        _loop(run, settings, state, *sources)
 
 
-def load_model(folder: Path, device: str = "cpu") -> tuple[SeqDraw, Settings]:
+def load_model(folder: Path, device: str = "cpu") -> tuple[Draw, Settings]:
     """Load the model of a run, in evaluation mode, with the averaged weights where the run keeps them.
 
     Raises:
@@ -107,18 +107,16 @@ def _state(settings: Settings) -> TrainingState:
     return TrainingState(settings, pick_device(settings.device))
 
 
-def _digits(settings: Settings) -> tuple[MultiDigits, MultiDigits]:
-    """The images to train on, and those to test on."""
-    cells = load_cells(settings.data.root, "train", settings.data.download)
-    digits = MultiDigits(cells, settings.data.lengths, settings.batch_size, settings.seed)
-    return digits, held_out_digits(settings.data, settings.batch_size)
+def _sources(settings: Settings) -> tuple[Source, Source]:
+    """What to train on, and what to test on."""
+    return training_source(settings), held_out_source(settings.data, settings.batch_size)
 
 
-def _loop(run: Run, settings: Settings, state: TrainingState, digits: MultiDigits, held_out: MultiDigits) -> None:
+def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, held_out: Source) -> None:
     model, parameters = state.model, list(state.model.parameters())
     device = parameters[0].device.type
     if state.step == 0:
-        model.set_canvas(digits.mean_image())
+        model.set_canvas(source.mean_image())
     start = time.monotonic()
     with (
         _write_errors(run),
@@ -138,7 +136,8 @@ def _loop(run: Run, settings: Settings, state: TrainingState, digits: MultiDigit
 
         while state.step < settings.steps:
             with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                terms = nll_and_kl(model, digits.batch(state.step), state.generator)
+                batch = (source.mixed_batch if settings.mixed else source.batch)(state.step)
+                terms = nll_and_kl(model, batch, state.generator, settings.samples)
             state.optimiser.zero_grad()
             terms.sum().backward()
             norm = clip_grad_norm_(parameters, settings.optimiser.clip)
@@ -174,9 +173,9 @@ def _loop(run: Run, settings: Settings, state: TrainingState, digits: MultiDigit
 
 
 @torch.no_grad()
-def _samples(model: SeqDraw, digits: MultiDigits) -> Tensor:
-    batch = digits.batch(0)
-    labels, lengths = batch.digits[:SAMPLES], batch.lengths[:SAMPLES]
+def _samples(model: Draw, source: Source) -> Tensor:
+    batch = source.batch(0)
+    labels, lengths = batch.labels[:SAMPLES], batch.lengths[:SAMPLES]
     count, length = labels.shape
     noise = model.noise(count, length, torch.Generator().manual_seed(0))
     canvas = cast(Tensor, model.sample(labels.to(noise.device), lengths.to(noise.device), noise))

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastdraw.errors import FastdrawError
-from fastdraw.models import SeqDrawConfig
+from fastdraw.models import DrawConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,7 +19,7 @@ else:
 
 PRESETS = resources.files("fastdraw.presets")
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
-MNIST_SIZE = {"height": 32, "width": 64, "channels": 1}
+SIZES = {"mnist": (32, 64)}
 
 
 class _Section(BaseModel):
@@ -27,10 +27,14 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Where the digits come from, and how many stand in an image."""
+    """Where the images come from, and how many digits stand in one."""
 
-    root: Path | None = Field(None, description="folder that holds MNIST/raw/; none: the sample inside the package")
-    download: bool = Field(False, description="fetch MNIST into the root first where it is missing")
+    source: Literal["mnist"] = Field("mnist", description="MNIST digits in a row")
+    root: Path | None = Field(
+        None,
+        description="folder that holds MNIST/raw/; none: the sample inside the package",
+    )
+    download: bool = Field(False, description="fetch the data into the root first where it is missing")
     lengths: tuple[float, float, float, float] = Field(
         (0.25, 0.25, 0.25, 0.25), description="weights of images with 1, 2, 3 and 4 digits"
     )
@@ -49,13 +53,18 @@ class DataSettings(_Section):
         if min(self.lengths) < 0 or not 0 < sum(self.lengths) < math.inf:
             raise ValueError("lengths must be weights >= 0 that are not all 0, with a finite sum")
         if self.download and self.root is None:
-            raise ValueError("download needs a folder to put MNIST into: give it as --root DIR")
+            raise ValueError("download needs a folder to put the data into: give it as --root DIR")
         return self
 
     @property
     def longest(self) -> int:
         """Digits in the longest image that is trained on."""
         return max(length for length, weight in enumerate(self.lengths, 1) if weight > 0)
+
+    @property
+    def symbols(self) -> int:
+        """Number of different labels."""
+        return 10
 
     def at(self, root: Path | None) -> "DataSettings":
         """The same settings with the digits at another place; None: no change."""
@@ -79,14 +88,51 @@ class OptimiserSettings(_Section):
         return self
 
 
+class CurriculumSettings(_Section):
+    """Short numbers first (paper 000, section III-D): stage s trains on the s-th of the lengths that have a weight."""
+
+    kind: Literal["none", "staged", "cumulative"] = Field(
+        "none", description="one mixture; each length alone, in turn (the paper); or all lengths up to the stage's"
+    )
+    shares: tuple[float, float, float, float] = Field(
+        (1, 1, 1, 1), description="shares of the training steps for the stages, by length"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "CurriculumSettings":
+        if not all(0 < share < math.inf for share in self.shares):
+            raise ValueError("curriculum.shares must be finite numbers > 0")
+        return self
+
+    def stages(self, lengths: Sequence[float], steps: int) -> list[tuple[tuple[float, ...], int]]:
+        """Weights of the lengths in each stage, and the step (from 0) at which it starts; the first starts at 0."""
+        if self.kind == "none":
+            return [(tuple(lengths), 0)]
+        trained = [place for place, weight in enumerate(lengths) if weight > 0]
+        total = sum(self.shares[place] for place in trained)
+        stages, before = [], 0.0
+        for stage in trained:
+            weights = tuple(
+                weight * (place == stage or (place < stage and self.kind == "cumulative"))
+                for place, weight in enumerate(lengths)
+            )
+            stages.append((weights, round(steps * before / total)))
+            before += self.shares[stage]
+        return stages
+
+
 class Settings(_Section):
     """All that determines a training run."""
 
-    model: SeqDrawConfig = Field(default_factory=SeqDrawConfig)
+    model: DrawConfig = Field(default_factory=DrawConfig)
     data: DataSettings = Field(default_factory=DataSettings)
+    curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
     steps: int = Field(100_000, ge=1, description="training steps in all")
     batch_size: int = Field(100, ge=1, lt=2**31, description="images in a batch")
+    accumulate: int = Field(1, ge=1, description="parts of a batch that go through the model one after the other")
+    mixed: bool = Field(False, description="batches of images of all lengths; or else of one length each")
+    samples: int = Field(1, ge=1, le=1000, description="samples of z for each image in the bound, S")
     seed: int = Field(0, ge=0, lt=2**63, description="of the weights, the batches and the noise")
     log_every: int = Field(10, ge=1, description="steps between two rows of training metrics")
     evaluate_every: int = Field(1000, ge=1, description="steps between two measurements of the test bound")
@@ -100,11 +146,15 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        for name, size in MNIST_SIZE.items():
+        height, width = SIZES[self.data.source]
+        for name, size in (("height", height), ("width", width), ("channels", 1)):
             if getattr(self.model, name) != size:
-                raise ValueError(f"model.{name} must be {size}, the {name} of the digit images")
-        if self.data.longest > self.model.positions:
-            raise ValueError(f"model.positions must be at least {self.data.longest}, the digits of the longest image")
+                raise ValueError(f"model.{name} must be {size}, the {name} of the images")
+        longest = self.data.longest
+        if self.model.labels == "digits" and longest > self.model.positions:
+            raise ValueError(f"model.positions must be at least {longest}, the digits of the longest image")
+        if self.model.labels != "none" and self.model.symbols != self.data.symbols:
+            raise ValueError(f"model.symbols must be {self.data.symbols}, the different labels of {self.data.source}")
         return self
 
     def with_steps(self, steps: int) -> "Settings":

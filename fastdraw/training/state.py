@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fastdraw.models import SeqDraw
+from fastdraw.models import Draw
 from fastdraw.training.checkpoint import Layout, check_layout, read_checkpoint
 from fastdraw.training.settings import OptimiserSettings, Settings
 
@@ -21,7 +21,7 @@ class TrainingState:
     def __init__(self, settings: Settings, device: torch.device) -> None:
         torch.manual_seed(settings.seed)
         self.step = 0
-        self.model = SeqDraw(settings.model).to(device)
+        self.model = Draw(settings.model).to(device)
         self.optimiser = torch.optim.Adam(
             self.model.parameters(), lr=settings.optimiser.lr, betas=settings.optimiser.betas
         )
@@ -32,9 +32,9 @@ class TrainingState:
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**32, ())))
 
     @property
-    def evaluated(self) -> SeqDraw:
+    def evaluated(self) -> Draw:
         """The model that is tested and drawn from: the averaged weights where there are any."""
-        return cast(SeqDraw, self.average.module) if self.average is not None else self.model
+        return cast(Draw, self.average.module) if self.average is not None else self.model
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds, by name, at least one step after the start."""

@@ -131,7 +131,7 @@ def test_batch_follows_the_mixture(coloured):
 
 
 def test_batch_draws_uniformly_over_the_images(coloured):
-    labels = MultiDigits(coloured, (0, 0, 0, 1), 20_000, seed=0).batch(0).digits
+    labels = MultiDigits(coloured, (0, 0, 0, 1), 20_000, seed=0).batch(0).labels
 
     assert_close(labels.flatten().bincount() / 80_000, torch.full((10,), 0.1), rtol=0, atol=0.006)
 
@@ -147,10 +147,10 @@ def test_mean_image_is_the_mean_of_many(digits):
     ("settings", "message"),
     [
         ({"lengths": (1, 1, 1)}, r"lengths must be 4 weights .* got \[1, 1, 1\]"),
-        ({"lengths": (1, -1, 1, 0)}, "lengths must be 4 weights"),
-        ({"lengths": (1, float("nan"), 0, 0)}, "lengths must be 4 weights"),
-        ({"lengths": (1, float("inf"), 0, 0)}, "lengths must be 4 weights"),
-        ({"lengths": (0, 0, 0, 0)}, "lengths must be 4 weights"),
+        ({"lengths": (1, -1, 1, 0)}, "lengths must be weights >= 0"),
+        ({"lengths": (1, float("nan"), 0, 0)}, "lengths must be weights >= 0"),
+        ({"lengths": (1, float("inf"), 0, 0)}, "lengths must be weights >= 0"),
+        ({"lengths": (0, 0, 0, 0)}, "lengths must be weights >= 0"),
         ({"batch_size": 0}, "batch size must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],

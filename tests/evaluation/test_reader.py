@@ -16,7 +16,7 @@ def held_out():
     return load_cells(None, "test")
 
 
-def test_train_reader_reads_held_out_digits(held_out):
+def test_train_reader_reads_held_out_source(held_out):
     reader = train_reader(load_cells(None, "train"), seed=0, steps=100)
 
     assert reader_accuracy(reader, held_out).value >= 0.95

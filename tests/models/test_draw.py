@@ -4,28 +4,28 @@ import pytest
 import torch
 
 from fastdraw import ops
-from fastdraw.models import SeqDraw, SeqDrawConfig
+from fastdraw.models import Draw, DrawConfig
 
 DIGITS, LENGTHS = torch.tensor([[3, 0, 7], [9, 0, 0]]), torch.tensor([3, 1])
 
 
-def tiny(**changes) -> SeqDraw:
-    sizes = {"hidden": 8, "latent": 3, "n_read": 2, "n_write": 3, "align": 5, "steps_per_digit": 2, "positions": 4}
-    return SeqDraw(SeqDrawConfig(**sizes, height=6, width=9, **changes))
+def tiny(**changes) -> Draw:
+    sizes = {"hidden": 8, "latent": 3, "n_read": 2, "n_write": 3, "align": 5, "steps_per_label": 2, "positions": 4}
+    return Draw(DrawConfig(**sizes, height=6, width=9, **changes))
 
 
 def test_defaults_are_table_1() -> None:
-    shapes = {name: tuple(weight.shape) for name, weight in SeqDraw(SeqDrawConfig()).weights._asdict().items()}
+    shapes = {name: tuple(weight.shape) for name, weight in Draw(DrawConfig()).weights._asdict().items()}
     assert shapes["enc_hh"] == (4 * 400, 400)
     assert shapes["posterior"] == (2 * 100, 400)
     assert shapes["dec_ih"] == (4 * 400, 100 + 20)
     assert shapes["align_key"] == (512, 20)
-    assert SeqDraw(SeqDrawConfig()).noise(2, 3).shape == (10 * 3, 2, 100)
+    assert Draw(DrawConfig()).noise(2, 3).shape == (10 * 3, 2, 100)
 
 
 @pytest.mark.parametrize(("count_from", "positions"), [("left", [0, 1, 2]), ("right", [2, 1, 0])])
 def test_a_label_is_its_digit_and_its_position(count_from: str, positions: list[int]) -> None:
-    labels = tiny(count_from=count_from).labels(DIGITS, LENGTHS)
+    labels = tiny(count_from=count_from).label_vectors(DIGITS, LENGTHS)[0]
     assert labels.shape == (2, 3, 14)
     assert (labels.sum(-1) == 2).all()
     assert labels[0, :, :10].argmax(-1).tolist() == [3, 0, 7]
@@ -57,7 +57,7 @@ def test_every_digit_takes_its_own_steps() -> None:
 def test_forward_is_the_rollout_of_its_settings() -> None:
     model = tiny(stride="per_axis")
     image, noise = torch.rand(1, 1, 6, 9), model.noise(1, 3)
-    labels = model.labels(DIGITS[:1], LENGTHS[:1])
+    labels = model.label_vectors(DIGITS[:1], LENGTHS[:1])[0]
     expected = ops.draw_rollout(model.weights, image, labels, None, noise, n_read=2, n_write=3, stride="per_axis")
     torch.testing.assert_close(model(image, DIGITS[:1], LENGTHS[:1], noise), expected)
 
@@ -88,7 +88,7 @@ def test_noise_is_standard_normal_and_the_generators() -> None:
 
 
 def test_weights_start_with_the_variance_of_their_fan_in() -> None:
-    weights = SeqDraw(SeqDrawConfig())
+    weights = Draw(DrawConfig())
     for name, scale in (("enc_hh", 1.0), ("dec_ih", 1.0), ("patch", 1.0), ("posterior", 0.1), ("write_window", 0.1)):
         weight = weights.get_parameter(name)
         assert weight.std().item() == pytest.approx(scale / weight.shape[1] ** 0.5, rel=0.1), name
@@ -106,14 +106,14 @@ def test_every_weight_learns() -> None:
 @pytest.mark.parametrize(
     ("digits", "lengths", "error", "words"),
     [
-        ([[1]], LENGTHS[:1], TypeError, "digits must be an int64 tensor, got list"),
-        (torch.ones(1, 1), LENGTHS[:1], TypeError, "digits must be an int64 tensor, got float32"),
+        ([[1]], LENGTHS[:1], TypeError, "labels must be an int64 tensor, got list"),
+        (torch.ones(1, 1), LENGTHS[:1], TypeError, "labels must be an int64 tensor, got float32"),
         (DIGITS, None, TypeError, "lengths must be an int64 tensor, got NoneType"),
-        (DIGITS[0], LENGTHS, ValueError, r"digits must have shape \(B, L\) with 1 <= L <= 4 positions, got \(3,\)"),
+        (DIGITS[0], LENGTHS, ValueError, r"labels must have shape \(B, L\) with 1 <= L <= 4 positions, got \(3,\)"),
         (DIGITS.repeat(1, 2), LENGTHS, ValueError, r"with 1 <= L <= 4 positions, got \(2, 6\)"),
-        (DIGITS + 1, LENGTHS, ValueError, "digits must lie in 0..9, got 1..10"),
-        (DIGITS - 1, LENGTHS, ValueError, "digits must lie in 0..9, got -1..8"),
-        (DIGITS, LENGTHS[:1], ValueError, r"lengths must have shape \(B,\) with B = 2 \(from digits\), got \(1,\)"),
+        (DIGITS + 1, LENGTHS, ValueError, "labels must lie in 0..9, got 1..10"),
+        (DIGITS - 1, LENGTHS, ValueError, "labels must lie in 0..9, got -1..8"),
+        (DIGITS, LENGTHS[:1], ValueError, r"lengths must have shape \(B,\) with B = 2 \(from labels\), got \(1,\)"),
         (DIGITS, LENGTHS + 1, ValueError, r"lengths must lie in 1\.\.3, got 2\.\.4"),
     ],
 )

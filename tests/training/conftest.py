@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from fastdraw.data import load_cells
-from fastdraw.training import bound, loop
+from fastdraw.training import sources
 
 
 @pytest.fixture(autouse=True)
 def _digits_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bound, loop):
-        monkeypatch.setattr(module, "load_cells", cached_cells)
+    monkeypatch.setattr(sources, "load_cells", cached_cells)
 
 
 @pytest.fixture(autouse=True)

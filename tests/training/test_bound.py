@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fastdraw.data import load_cells
-from fastdraw.training.bound import held_out_digits, measure_bound, nll_and_kl
+from fastdraw.training.bound import measure_bound, nll_and_kl
+from fastdraw.training.sources import held_out_source
 from fastdraw.training.state import TrainingState
 from tests.training.tiny import tiny
 
@@ -15,15 +16,15 @@ def model():
 
 
 def test_held_out_images_are_made_of_test_digits(model) -> None:
-    digits = held_out_digits(tiny(seed=5).data, 8)
+    digits = held_out_source(tiny(seed=5).data, 8)
     assert torch.equal(digits.digits.cells, load_cells(None, "test").cells)
-    assert torch.equal(digits.batch(3).image, held_out_digits(tiny(seed=6).data, 8).batch(3).image)
+    assert torch.equal(digits.batch(3).image, held_out_source(tiny(seed=6).data, 8).batch(3).image)
 
 
 def test_terms_are_sums_over_pixels_and_steps_and_means_over_images(model) -> None:
-    batch = held_out_digits(tiny().data, 8).batch(0)
+    batch = held_out_source(tiny().data, 8).batch(0)
     terms = nll_and_kl(model, batch, torch.Generator().manual_seed(1))
-    noise = model.noise(8, batch.digits.shape[1], torch.Generator().manual_seed(1))
+    noise = model.noise(8, batch.labels.shape[1], torch.Generator().manual_seed(1))
     nll, kl, canvas = model(*batch, noise)
     by_pixel = -(batch.image * canvas.sigmoid().log() + (1 - batch.image) * (-canvas).sigmoid().log())
     torch.testing.assert_close(terms[0], by_pixel.sum() / 8)
@@ -32,7 +33,7 @@ def test_terms_are_sums_over_pixels_and_steps_and_means_over_images(model) -> No
 
 
 def test_bound_is_the_mean_of_its_batches_and_leaves_the_random_state(model) -> None:
-    digits, random = held_out_digits(tiny().data, 8), torch.get_rng_state()
+    digits, random = held_out_source(tiny().data, 8), torch.get_rng_state()
     bound = measure_bound(model, digits, 3)
     assert measure_bound(model, digits, 3) == bound
     assert torch.equal(torch.get_rng_state(), random)

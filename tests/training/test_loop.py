@@ -194,8 +194,8 @@ def test_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_checkpoint(
 ) -> None:
     real, saved = loop.nll_and_kl, {}
 
-    def broken(model: Any, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        terms = real(model, batch, generator)
+    def broken(model: Any, batch: Any, generator: torch.Generator, samples: int) -> torch.Tensor:
+        terms = real(model, batch, generator, samples)
         saved["steps"] = saved.get("steps", 0) + 1
         return terms * float("nan") if saved["steps"] == 7 else terms
 

@@ -14,7 +14,7 @@ from tests.training.tiny import tiny
 def test_seqdraw_mnist_is_table_one() -> None:
     settings = resolve("seqdraw-mnist")
     model = settings.model
-    assert (model.hidden, model.latent, model.steps_per_digit) == (400, 100, 10)
+    assert (model.hidden, model.latent, model.steps_per_label) == (400, 100, 10)
     assert (model.n_read, model.n_write, model.align) == (8, 8, 512)
     assert all(weight > 0 for weight in settings.data.lengths)
 

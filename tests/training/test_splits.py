@@ -6,7 +6,7 @@ from torch.nn.utils import get_total_norm
 
 from fastdraw.cli.evaluate import measure
 from fastdraw.data import MultiDigits, load_cells
-from fastdraw.models import SeqDraw
+from fastdraw.models import Draw
 from fastdraw.models.reader import DigitReader
 from fastdraw.training import loop, train
 from tests.training.tiny import tiny
@@ -18,16 +18,16 @@ def test_training_starts_from_the_mean_of_train_digits_and_clips(tmp_path, monke
     canvases, images, norms = [], [], []
     real = loop.nll_and_kl
 
-    def watched(model, batch, generator):
+    def watched(model, batch, generator, samples):
         canvases.append(model.canvas0.detach().clone())
         images.append(batch.image)
         norms.append(float(get_total_norm([p.grad for p in model.parameters() if p.grad is not None])))
-        return real(model, batch, generator)
+        return real(model, batch, generator, samples)
 
     monkeypatch.setattr(loop, "nll_and_kl", watched)
     train(settings, tmp_path)
 
-    expected = SeqDraw(settings.model)
+    expected = Draw(settings.model)
     expected.set_canvas(digits.mean_image())
     assert torch.equal(canvases[0], expected.canvas0)
     assert [torch.equal(image, digits.batch(step).image) for step, image in enumerate(images)] == [True, True]
@@ -50,7 +50,7 @@ def test_the_reader_learns_from_train_digits_and_is_judged_on_test_digits(monkey
 
     monkeypatch.setattr(evaluation, "train_reader", learn)
     monkeypatch.setattr(evaluation, "reader_accuracy", judge)
-    measure(SeqDraw(tiny().model), tiny(), 4)
+    measure(Draw(tiny().model), tiny(), 4)
 
     assert [torch.equal(cells, load_cells(None, "train").cells) for cells in learned] == [True]
     assert [torch.equal(cells, load_cells(None, "test").cells) for cells in judged] == [True]

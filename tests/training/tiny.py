@@ -11,7 +11,7 @@ TINY: dict[str, Any] = {
     "model.n_read": 3,
     "model.n_write": 3,
     "model.align": 16,
-    "model.steps_per_digit": 2,
+    "model.steps_per_label": 2,
     "data.lengths": (1, 1, 0, 0),
     "optimiser.lr": 0.01,
     "optimiser.warmup": 3,

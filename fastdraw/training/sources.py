@@ -1,0 +1,68 @@
+"""What a run is trained and tested on: streams of batches, by the settings' name of the data."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from torch import Tensor
+
+from fastdraw.data import Batch, MultiDigits, load_cells
+from fastdraw.training.settings import DataSettings, Settings
+
+TEST_SEED = 0
+
+
+class Source(Protocol):
+    """An endless stream of batches, each a pure function of its index."""
+
+    def batch(self, index: int) -> Batch:
+        """Batch number `index`, all of one length."""
+
+    def mixed_batch(self, index: int) -> Batch:
+        """Batch number `index`, each image of its own length."""
+
+    def mean_image(self) -> Tensor:
+        """The expected image (C, H, W)."""
+
+
+class Curriculum:
+    """A source whose mixture of lengths changes with the batch: stage s is `stages[s]`, from batch `starts[s]` on."""
+
+    def __init__(self, stages: Sequence[Source], starts: Sequence[int]) -> None:
+        self.stages, self.starts = stages, starts
+
+    def batch(self, index: int) -> Batch:
+        return self._stage(index).batch(index)
+
+    def mixed_batch(self, index: int) -> Batch:
+        return self._stage(index).mixed_batch(index)
+
+    def mean_image(self) -> Tensor:
+        # What a later stage adds to the canvas is drawn, not there from the start.
+        return self.stages[0].mean_image()
+
+    def _stage(self, index: int) -> Source:
+        return self.stages[bisect_right(self.starts, index) - 1]
+
+
+def training_source(settings: Settings) -> Source:
+    """The batches of a run, one for each step.
+
+    Raises:
+        FastdrawError: the data is missing or broken.
+    """
+    stream = _open(settings.data, "train")
+    stages = settings.curriculum.stages(settings.data.lengths, settings.steps)
+    sources = [stream(weights, settings.batch_size, settings.seed) for weights, _ in stages]
+    return sources[0] if len(sources) == 1 else Curriculum(sources, [start for _, start in stages])
+
+
+def held_out_source(data: DataSettings, batch_size: int) -> Source:
+    """Images of the test split with the run's mixture of lengths; the same for every seed of a run."""
+    return _open(data, "test")(data.lengths, batch_size, TEST_SEED)
+
+
+def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int], Source]:
+    """Read a split once; the result makes streams of it from weights of lengths, a batch size and a seed."""
+    return partial(MultiDigits, load_cells(data.root, split, data.download))
