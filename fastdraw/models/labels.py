@@ -59,12 +59,11 @@ class LastState(nn.Module):
     def __init__(self, symbols: int, hidden: int):
         super().__init__()
         self.width = hidden
-        self.symbols = symbols
         self.lstm = _lstm(symbols, hidden)
 
     def forward(self, labels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        check_labels(labels, lengths, self.symbols)
-        states, _ = self.lstm(one_hot(labels, self.symbols).to(self.lstm.weight_hh_l0.dtype))
+        check_labels(labels, lengths, self.lstm.input_size)
+        states = _read(self.lstm, labels)
         last = (lengths - 1)[:, None, None].expand(-1, 1, self.width)
         return states.gather(1, last), torch.ones_like(lengths)
 
@@ -82,18 +81,15 @@ class WordStates(nn.Module):
     def __init__(self, symbols: int, hidden: int):
         super().__init__()
         self.width = 2 * hidden
-        self.symbols = symbols
         self.rightwards, self.leftwards = _lstm(symbols, hidden), _lstm(symbols, hidden)
 
     def forward(self, labels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        check_labels(labels, lengths, self.symbols)
-        words = one_hot(labels, self.symbols).to(self.rightwards.weight_hh_l0.dtype)
+        check_labels(labels, lengths, self.rightwards.input_size)
         # Each sample is turned around within its own length, so that no state has seen padding; its own inverse.
         place = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
-        turned = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)[..., None]
-        rightwards, _ = self.rightwards(words)
-        leftwards, _ = self.leftwards(words.gather(1, turned.expand_as(words)))
-        return torch.cat([rightwards, leftwards.gather(1, turned.expand_as(leftwards))], dim=-1), lengths
+        turned = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
+        rightwards, leftwards = _read(self.rightwards, labels), _read(self.leftwards, labels.gather(1, turned))
+        return torch.cat([rightwards, leftwards.gather(1, turned[..., None].expand_as(leftwards))], dim=-1), lengths
 
 
 LabelEncoder: TypeAlias = DigitVectors | LastState | WordStates
@@ -131,3 +127,11 @@ def _lstm(symbols: int, hidden: int) -> nn.LSTM:
         else:
             nn.init.zeros_(weight)
     return lstm
+
+
+def _read(lstm: nn.LSTM, labels: Tensor) -> Tensor:
+    """The hidden states (B, L, hidden) of an LSTM that reads labels (B, L) from left to right."""
+    symbols = one_hot(labels, lstm.input_size).to(next(lstm.parameters()).dtype)
+    # cuDNN's LSTM may give other bits every time; oneDNN's has no bfloat16 on many processors.
+    with torch.backends.cudnn.flags(enabled=False), torch.autocast(labels.device.type, enabled=False):
+        return lstm(symbols)[0]

@@ -112,6 +112,14 @@ def test_dtype_follows_the_module_and_a_batch_may_be_empty(make) -> None:
 
 
 @pytest.mark.parametrize("make", ENCODERS)
+def test_autocast_changes_nothing(make) -> None:
+    encoder = make()
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors, _ = encoder(LABELS, LENGTHS)
+    assert torch.equal(vectors, encoder(LABELS, LENGTHS)[0])
+
+
+@pytest.mark.parametrize("make", ENCODERS)
 def test_a_copy_gives_the_same_bits(make) -> None:
     encoder = make()
     expected = encoder(LABELS, LENGTHS)
