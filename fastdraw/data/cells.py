@@ -9,12 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastdraw.data.mnist import load_mnist
+from fastdraw.data.mnist import SAMPLE, load_mnist
 from fastdraw.errors import FastdrawError
 
 CELL_HEIGHT, CELL_WIDTH = 32, 16
 INK_HEIGHT, INK_WIDTH = 24, 15
-SAMPLE = Path(__file__).parent / "sample"
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,11 @@ def load_cells(root: Path | None, split: str, download: bool = False) -> DigitCe
     """Read MNIST digits of one split as cells.
 
     Args:
-        root: the folder that holds MNIST/raw/; None: the sample of 10,000 train and 2,000 test digits in this package.
-        split: "train" or "test"; both sources keep MNIST's own split.
-        download: fetch MNIST into root first where a file is missing.
+        root, split, download: as in `load_mnist`.
     Raises:
         FastdrawError: the files are missing or broken, or hold something else than digits.
     """
-    if root is None and download:
-        raise FastdrawError("--download needs a folder to put MNIST into: give it as --root DIR")
-    images, labels = load_mnist(root or SAMPLE, split, download)
+    images, labels = load_mnist(root, split, download)
     cells = np.zeros((len(images), CELL_HEIGHT, CELL_WIDTH), np.uint8)
     for index, image in enumerate(images):
         try:

@@ -8,18 +8,35 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from fastdraw.data.labelled import LabelledImages
 from fastdraw.errors import FastdrawError
 
+SAMPLE = Path(__file__).parent / "sample"
 SPLITS = {"train": "train", "test": "t10k"}
 RAW = Path("MNIST") / "raw"
 
 
-def load_mnist(root: Path, split: str, download: bool = False) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def load_mnist_images(root: Path | None, split: str, download: bool = False) -> LabelledImages:
+    """Read one split of MNIST as images (N, 1, 28, 28) whose one label is their digit.
+
+    Args, Raises: as `load_mnist`.
+    """
+    images, labels = load_mnist(root, split, download)
+    digits = torch.from_numpy(labels.astype(np.int64))[:, None]
+    # A copy, as numpy's view of the file's bytes cannot be written to.
+    return LabelledImages(torch.from_numpy(images.copy())[:, None], digits, torch.ones(len(digits), dtype=torch.int64))
+
+
+def load_mnist(
+    root: Path | None, split: str, download: bool = False
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Read one split of MNIST.
 
     Args:
-        root: the folder that holds MNIST/raw/; it may be read-only.
+        root: the folder that holds MNIST/raw/; it may be read-only. None: the sample of 10,000 train and 2,000 test
+            digits in this package, which keeps MNIST's own split.
         split: "train" or "test".
         download: fetch the files into root (torchvision checks their sums) where one is missing.
     Returns:
@@ -27,6 +44,10 @@ def load_mnist(root: Path, split: str, download: bool = False) -> tuple[npt.NDAr
     Raises:
         FastdrawError: a file is missing, empty, truncated or of another format, or the two do not belong together.
     """
+    if root is None:
+        if download:
+            raise FastdrawError("--download needs a folder to put MNIST into: give it as --root DIR")
+        root = SAMPLE
     if split not in SPLITS:
         raise FastdrawError(f'unknown split {split!r}: expected "train" or "test"')
     names = [f"{SPLITS[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]

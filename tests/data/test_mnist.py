@@ -10,7 +10,7 @@ import pytest
 
 from fastdraw.data import load_cells
 from fastdraw.data.cells import SAMPLE
-from fastdraw.data.mnist import RAW, load_mnist
+from fastdraw.data.mnist import RAW, load_mnist, load_mnist_images
 from fastdraw.errors import FastdrawError
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -121,9 +121,24 @@ def test_load_cells_rejects_image_without_ink(root, images):
         load_cells(root, "test")
 
 
-def test_load_cells_rejects_download_without_root():
+@pytest.mark.parametrize("load", [load_cells, load_mnist_images])
+def test_download_needs_a_root(load):
     with pytest.raises(FastdrawError, match="--download needs a folder"):
-        load_cells(None, "test", download=True)
+        load(None, "test", download=True)
+
+
+def test_images_have_their_digit_as_their_one_label(root, images, labels):
+    read = load_mnist_images(root, "test")
+
+    np.testing.assert_array_equal(read.images[:, 0], images)
+    np.testing.assert_array_equal(read.labels[:, 0], labels)
+    assert read.lengths.tolist() == [1] * 6
+    read.images[0] = 7  # they are nobody else's
+    np.testing.assert_array_equal(load_mnist_images(root, "test").images[:, 0], images)
+
+
+def test_without_a_root_images_are_the_packages_sample():
+    assert load_mnist_images(None, "test").images.shape == (2000, 1, 28, 28)
 
 
 def test_download_is_not_tried_where_the_files_are(root, monkeypatch):
