@@ -38,6 +38,7 @@ def _attend(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 _STEP = StepOps(_attend, draw_read, lstm_step, sample_kl, glimpse_write, bernoulli_nll)
+_STEP_OF_SAMPLED_KL = _STEP._replace(sample_kl=reference.sample_log_ratio)
 
 
 def draw_rollout(
@@ -51,6 +52,7 @@ def draw_rollout(
     n_write: int | None,
     steps: Tensor | None = None,
     trace: bool = False,
+    sampled_kl: bool = False,
     **options: Any,
 ) -> DrawOutput | tuple[DrawOutput, DrawTrace]:
     """Encode and redraw images over T steps (paper 000, eq. 3-20; Gregor et al. 2015).
@@ -72,6 +74,8 @@ def draw_rollout(
         steps (B,): int64 or int32, 0 <= steps <= T: a sample stops after so many steps, its canvas freezes and its
             later KL is 0; all T by default.
         trace: also return what happened at every step; the steps are then called one by one, which takes longer.
+        sampled_kl: kl is log q(z) - log p(z) of the z that was drawn, whose mean over the noise is the KL; the mean of
+            exp(-(nll + kl.sum(0))) is then p(image | labels) itself. Steps are called one by one, as for a trace.
         prior_activation: "linear", or "tanh" on both halves of the prior's outputs (alignDRAW).
         first_prior: "learned", or "standard" for N(0, I) at the first step (alignDRAW).
         log_variance: the 2Z outputs of prior and posterior are (mu, log sigma^2) instead of (mu, log sigma).
@@ -86,7 +90,7 @@ def draw_rollout(
     weights = DrawWeights(*autocast.to_float32(*weights))
     _check_options("draw_rollout", options)
     _check("draw_rollout", weights, labels, lengths, noise, n_write, steps, image=image, n_read=n_read)
-    if trace or _steps_one_by_one(_draw_rollout, noise):
+    if trace or sampled_kl or _steps_one_by_one(_draw_rollout, noise):
         return reference.draw_rollout(
             weights,
             image,
@@ -97,7 +101,7 @@ def draw_rollout(
             n_write=n_write,
             steps=steps,
             trace=trace,
-            step_ops=_STEP,
+            step_ops=_STEP_OF_SAMPLED_KL if sampled_kl else _STEP,
             **options,
         )
     tensors = noise, image, labels, lengths, steps, *weights

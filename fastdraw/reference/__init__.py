@@ -3,7 +3,7 @@
 from .attention import additive_attention
 from .filterbank import gaussian_filterbank
 from .glimpse import draw_read, glimpse_read, glimpse_write
-from .latent import gaussian_kl, sample_kl
+from .latent import gaussian_kl, sample_kl, sample_log_ratio
 from .likelihood import bernoulli_nll, gaussian_nll
 from .lstm import lstm_gates, lstm_step
 from .rollout import DrawOutput, DrawTrace, DrawWeights, draw_generate, draw_rollout
@@ -25,4 +25,5 @@ __all__ = [
     "lstm_gates",
     "lstm_step",
     "sample_kl",
+    "sample_log_ratio",
 ]

@@ -26,3 +26,12 @@ def sample_kl(
     """z = mu_q + sigma_q * noise, and the KL (B,)."""
     z = mu_q + log_sigma_q.exp() * noise
     return z, gaussian_kl(mu_q, log_sigma_q, mu_p, log_sigma_p)
+
+
+def sample_log_ratio(
+    mu_q: Tensor, log_sigma_q: Tensor, noise: Tensor, mu_p: Tensor, log_sigma_p: Tensor
+) -> tuple[Tensor, Tensor]:
+    """z = mu_q + sigma_q * noise, and log q(z) - log p(z) (B,), whose mean over the noise is the KL."""
+    z = mu_q + log_sigma_q.exp() * noise
+    per_unit = ((z - mu_p) * (-log_sigma_p).exp()) ** 2 - noise**2 + 2 * (log_sigma_p - log_sigma_q)
+    return z, per_unit.flatten(1).sum(1) / 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from fastdraw import ops
+from fastdraw import ops, reference
 
 from .cases import Run, every_run
 
@@ -33,6 +33,15 @@ def test_kl_is_the_mean_log_ratio_of_its_samples(run: Run) -> None:
     assert abs(ratio.mean() - kl[0]) < 4 * standard_error
     torch.testing.assert_close(z.mean(0), mu_q[0], atol=0.03, rtol=0)
     torch.testing.assert_close(z.std(0), log_sigma_q[0].exp(), atol=0.03, rtol=0)
+
+
+def test_a_sampled_kl_is_the_log_ratio_of_the_densities_at_the_sample() -> None:
+    mu_q, log_sigma_q, mu_p, log_sigma_p, noise = (torch.randn(5, 9, dtype=torch.float64) for _ in range(5))
+    z, ratio = reference.sample_log_ratio(mu_q, log_sigma_q, noise, mu_p, log_sigma_p)
+    expected_z, _ = reference.sample_kl(mu_q, log_sigma_q, noise, mu_p, log_sigma_p)
+    assert torch.equal(z, expected_z)
+    q, p = Normal(mu_q, log_sigma_q.exp()), Normal(mu_p, log_sigma_p.exp())
+    torch.testing.assert_close(ratio, (q.log_prob(z) - p.log_prob(z)).sum(1))
 
 
 @every_run("sample_kl")
