@@ -109,7 +109,14 @@ class Draw(nn.Module):
         return torch.randn(shape, generator=generator, dtype=self.canvas0.dtype).to(self.canvas0.device)
 
     def forward(
-        self, image: Tensor, labels: Tensor, lengths: Tensor, noise: Tensor, *, trace: bool = False
+        self,
+        image: Tensor,
+        labels: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        *,
+        trace: bool = False,
+        sampled_kl: bool = False,
     ) -> DrawOutput | tuple[DrawOutput, DrawTrace]:
         """Encode and redraw images.
 
@@ -119,6 +126,7 @@ class Draw(nn.Module):
             lengths (B,): int64, labels that count.
             noise (T, B, Z): T = steps_per_image, or steps_per_label * L.
             trace: also return a `DrawTrace`.
+            sampled_kl: kl is log q(z) - log p(z) of the z that was drawn.
         Returns:
             `DrawOutput`; with trace a pair of it and the trace.
         Raises:
@@ -134,6 +142,7 @@ class Draw(nn.Module):
             n_read=self.config.n_read or None,
             steps=self._steps(labels, lengths),
             trace=trace,
+            sampled_kl=sampled_kl,
             **self._options(),
         )
 
