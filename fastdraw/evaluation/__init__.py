@@ -1,16 +1,19 @@
 """What trained models are judged by: pictures to look at, and a reader that counts how many digits it can read."""
 
+from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
 from fastdraw.evaluation.pictures import generation_gif, generation_strip, reconstruction_grid, sample_grid
 from fastdraw.evaluation.plots import attention_map, curves
 from fastdraw.evaluation.reader import Accuracy, accuracy, read_digits, reader_accuracy, train_reader
 
 __all__ = [
     "Accuracy",
+    "ImportanceBound",
     "accuracy",
     "attention_map",
     "curves",
     "generation_gif",
     "generation_strip",
+    "importance_weighted_bound",
     "read_digits",
     "reader_accuracy",
     "reconstruction_grid",

@@ -1,0 +1,62 @@
+"""The importance-weighted bound (Burda et al. 2016): tighter the more samples of z there are, log p(x) in the limit.
+
+log p(x) >= E log 1/K sum_k w_k,    w = p(x | z) prod_t p(z_t | z_<t) / q(z_t | z_<t, x),    z from q
+"""
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastdraw.data import Batch
+from fastdraw.errors import FastdrawError
+from fastdraw.models import Draw
+
+if TYPE_CHECKING:
+    from fastdraw.training.sources import Source
+
+SEED = 0
+ROWS = 1000  # images times samples that go through the model at once
+
+
+class ImportanceBound(NamedTuple):
+    """An upper bound on the mean -log p(x) in nats, and its standard error over images."""
+
+    bound: float
+    error: float
+
+
+@torch.no_grad()
+def importance_weighted_bound(model: Draw, source: "Source", batches: int, samples: int) -> ImportanceBound:
+    """Average over the images of batches 0 to `batches` - 1, with the same noise every time.
+
+    Args:
+        model: on any device.
+        source: test images.
+        batches: at least 1; at least two images in all, as one has no standard error.
+        samples: of z for each image, K; 1 estimates the ordinary bound.
+    Raises:
+        FastdrawError: no sample, or fewer than two images.
+    """
+    if samples < 1:
+        raise FastdrawError(f"an importance-weighted bound needs at least 1 sample of z, got {samples}")
+    generator = torch.Generator().manual_seed(SEED)
+    found = [_bounds(model, source.batch(index), samples, generator) for index in range(batches)]
+    bounds = torch.cat([torch.empty(0, dtype=torch.float64), *found])
+    if len(bounds) < 2:
+        raise FastdrawError(f"the error of a bound needs at least 2 images, got {len(bounds)}: ask for more batches")
+    return ImportanceBound(bounds.mean().item(), bounds.std().item() / math.sqrt(len(bounds)))
+
+
+def _bounds(model: Draw, batch: Batch, samples: int, generator: torch.Generator) -> Tensor:
+    """-log 1/K sum_k w_k of every image of a batch (B,), float64 on the CPU."""
+    count, length = batch.labels.shape
+    device = model.canvas0.device
+    log_weights = []
+    for start in range(0, samples, most := max(1, ROWS // count)):
+        times = min(most, samples - start)
+        repeated = [tensor.to(device).repeat(times, *[1] * (tensor.dim() - 1)) for tensor in batch]
+        output = model(*repeated, model.noise(times * count, length, generator), sampled_kl=True)
+        log_weights.append(-(output.nll + output.kl.sum(0)).double().cpu().view(times, count))
+    return math.log(samples) - torch.cat(log_weights).logsumexp(0)
