@@ -1,7 +1,18 @@
-"""Digits for the papers' models: MNIST files, digit cells, multi-digit images. Knows nothing of the models."""
+"""Images and labels for the papers' models, as endless streams of batches. Knows nothing of the models."""
 
+from fastdraw.data.captions import Captions
 from fastdraw.data.cells import DigitCells, load_cells
 from fastdraw.data.labelled import Batch, ImageStream, LabelledImages
+from fastdraw.data.mnist import load_mnist_images
 from fastdraw.data.multidigits import MultiDigits
 
-__all__ = ["Batch", "DigitCells", "ImageStream", "LabelledImages", "MultiDigits", "load_cells"]
+__all__ = [
+    "Batch",
+    "Captions",
+    "DigitCells",
+    "ImageStream",
+    "LabelledImages",
+    "MultiDigits",
+    "load_cells",
+    "load_mnist_images",
+]

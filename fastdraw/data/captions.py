@@ -12,6 +12,7 @@ from fastdraw.errors import FastdrawError
 
 SIDE, DIGIT_SIDE = 60, 28
 WORDS = (*"0123456789", "the", "digit", "is", "on", "at", "left", "right", "bottom", "top", "of", "image", ".")
+WORDS_IN_CAPTION = 12
 # Where the upper edge of a digit may lie, MIDDLE its left edge too.
 TOP, MIDDLE, BOTTOM = range(3), range(16, 19), range(30, 33)
 LEFT, RIGHT = range(5), range(28, 33)

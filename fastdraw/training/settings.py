@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fastdraw.data.captions import WORDS, WORDS_IN_CAPTION
 from fastdraw.errors import FastdrawError
 from fastdraw.models import DrawConfig
 
@@ -19,7 +20,7 @@ else:
 
 PRESETS = resources.files("fastdraw.presets")
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
-SIZES = {"mnist": (32, 64)}
+SIZES = {"mnist": (32, 64), "svhn": (32, 64), "binarised": (28, 28), "captions": (60, 60)}
 
 
 class _Section(BaseModel):
@@ -29,12 +30,16 @@ class _Section(BaseModel):
 class DataSettings(_Section):
     """Where the images come from, and how many digits stand in one."""
 
-    source: Literal["mnist"] = Field("mnist", description="MNIST digits in a row")
+    source: Literal["mnist", "svhn", "binarised", "captions"] = Field(
+        "mnist", description="MNIST digits in a row, house numbers, binarised MNIST, or MNIST with captions"
+    )
     root: Path | None = Field(
         None,
-        description="folder that holds MNIST/raw/; none: the sample inside the package",
+        description="folder that holds MNIST/raw/, or SVHN's train/ and test/; none: the MNIST sample in the package",
     )
     download: bool = Field(False, description="fetch the data into the root first where it is missing")
+    align: Literal["right", "slots", "goodfellow"] = Field("right", description="how SVHN's digits are laid out")
+    channels: Literal[1, 3] = Field(1, description="grey or colour, of SVHN")
     lengths: tuple[float, float, float, float] = Field(
         (0.25, 0.25, 0.25, 0.25), description="weights of images with 1, 2, 3 and 4 digits"
     )
@@ -54,17 +59,23 @@ class DataSettings(_Section):
             raise ValueError("lengths must be weights >= 0 that are not all 0, with a finite sum")
         if self.download and self.root is None:
             raise ValueError("download needs a folder to put the data into: give it as --root DIR")
+        if self.channels == 3 and self.source != "svhn":
+            raise ValueError(f"data.channels must be 1, the channels of {self.source}")
         return self
 
     @property
     def longest(self) -> int:
-        """Digits in the longest image that is trained on."""
+        """Labels of the longest image that is trained on."""
+        if self.source == "captions":
+            return WORDS_IN_CAPTION
+        if self.source == "binarised":
+            return 1
         return max(length for length, weight in enumerate(self.lengths, 1) if weight > 0)
 
     @property
     def symbols(self) -> int:
         """Number of different labels."""
-        return 10
+        return len(WORDS) if self.source == "captions" else 10
 
     def at(self, root: Path | None) -> "DataSettings":
         """The same settings with the digits at another place; None: no change."""
@@ -147,12 +158,12 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _check(self) -> "Settings":
         height, width = SIZES[self.data.source]
-        for name, size in (("height", height), ("width", width), ("channels", 1)):
+        for name, size in (("height", height), ("width", width), ("channels", self.data.channels)):
             if getattr(self.model, name) != size:
                 raise ValueError(f"model.{name} must be {size}, the {name} of the images")
         longest = self.data.longest
         if self.model.labels == "digits" and longest > self.model.positions:
-            raise ValueError(f"model.positions must be at least {longest}, the digits of the longest image")
+            raise ValueError(f"model.positions must be at least {longest}, the labels of the longest image")
         if self.model.labels != "none" and self.model.symbols != self.data.symbols:
             raise ValueError(f"model.symbols must be {self.data.symbols}, the different labels of {self.data.source}")
         return self

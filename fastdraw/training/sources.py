@@ -7,7 +7,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fastdraw.data import Batch, MultiDigits, load_cells
+from fastdraw.data import Batch, Captions, ImageStream, MultiDigits, load_cells, load_mnist_images
+from fastdraw.data.svhn import load_svhn
+from fastdraw.errors import FastdrawError
 from fastdraw.training.settings import DataSettings, Settings
 
 TEST_SEED = 0
@@ -65,4 +67,15 @@ def held_out_source(data: DataSettings, batch_size: int) -> Source:
 
 def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int], Source]:
     """Read a split once; the result makes streams of it from weights of lengths, a batch size and a seed."""
+    if data.source == "svhn":
+        if data.root is None:
+            raise FastdrawError("SVHN does not come with the package: give the folder of its train/ and test/ as --root DIR")
+        numbers = load_svhn(data.root, split, align=data.align, channels=data.channels, download=data.download)
+        return partial(ImageStream, numbers)
+    if data.source == "binarised":
+        images = load_mnist_images(data.root, split, data.download)
+        return lambda weights, batch_size, seed: ImageStream(images, (1,), batch_size, seed, binarise=True)
+    if data.source == "captions":
+        digits = load_mnist_images(data.root, split, data.download)
+        return lambda weights, batch_size, seed: Captions(digits, batch_size, seed)
     return partial(MultiDigits, load_cells(data.root, split, data.download))
