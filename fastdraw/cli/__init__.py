@@ -16,6 +16,7 @@ COMMANDS = {
     "reconstruct": "show test images beside what the model makes of them",
     "evaluate": "measure the test bound and how well the drawn digits can be read",
     "demo": "train on the digits in this package, draw and test, in a few minutes",
+    "data": "show what a model is trained on, prepared as it is for training",
     "info": "show versions, devices and what can run here",
 }
 INTERRUPTED = 130
