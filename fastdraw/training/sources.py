@@ -69,7 +69,9 @@ def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int
     """Read a split once; the result makes streams of it from weights of lengths, a batch size and a seed."""
     if data.source == "svhn":
         if data.root is None:
-            raise FastdrawError("SVHN does not come with the package: give the folder of its train/ and test/ as --root DIR")
+            raise FastdrawError(
+                "SVHN does not come with the package: give the folder of its train/ and test/ as --root DIR"
+            )
         numbers = load_svhn(data.root, split, align=data.align, channels=data.channels, download=data.download)
         return partial(ImageStream, numbers)
     if data.source == "binarised":
