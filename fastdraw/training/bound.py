@@ -39,3 +39,15 @@ def measure_bound(model: Draw, source: Source, batches: int) -> Bound:
     generator = torch.Generator().manual_seed(SEED)
     terms = [nll_and_kl(model, source.batch(index), generator) for index in range(batches)]
     return Bound(*torch.stack(terms).mean(0).tolist())
+
+
+@torch.no_grad()
+def measure_kl_by_step(model: Draw, source: Source, batches: int) -> list[float]:
+    """Mean KL of each step in nats, over batches 0 to `batches` - 1, which must be of one length."""
+    generator = torch.Generator().manual_seed(SEED)
+    kls = []
+    for index in range(batches):
+        batch = source.batch(index)
+        noise = model.noise(*batch.labels.shape, generator)
+        kls.append(model(*(tensor.to(noise.device) for tensor in batch), noise).kl.mean(1))
+    return torch.stack(kls).mean(0).tolist()

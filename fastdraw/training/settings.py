@@ -73,6 +73,18 @@ class DataSettings(_Section):
         return max(length for length, weight in enumerate(self.lengths, 1) if weight > 0)
 
     @property
+    def trained(self) -> dict[int, float]:
+        """The numbers of labels that images are trained on with, and their weights."""
+        if self.source in ("binarised", "captions"):
+            return {self.longest: 1.0}
+        return {length: weight for length, weight in enumerate(self.lengths, 1) if weight > 0}
+
+    def alone(self, length: int) -> "DataSettings":
+        """The same settings for images of one length only."""
+        weights = tuple(float(length == other) for other in range(1, len(self.lengths) + 1))
+        return self.model_copy(update={"lengths": weights})
+
+    @property
     def symbols(self) -> int:
         """Number of different labels."""
         return len(WORDS) if self.source == "captions" else 10
@@ -186,23 +198,29 @@ def resolve(preset: str | None = None, overrides: Mapping[str, Any] | None = Non
     """Lay a preset and then overrides over the defaults.
 
     Args:
-        preset: a name from `preset_names`; None: the defaults alone.
+        preset: a name from `preset_names`, or several joined by +, each laid over those before; None: the defaults.
         overrides: values by dotted name, such as {"model.hidden": 256}; text is read as the setting's type.
     Raises:
         FastdrawError: no such preset, no such setting, or a value out of its range.
     """
     values: dict[str, Any] = {}
-    if preset is not None:
-        if preset not in preset_names():
-            raise FastdrawError(f"no preset {preset!r}: expected one of {', '.join(preset_names())}")
-        values = tomllib.loads((PRESETS / f"{preset}.toml").read_text("utf-8"))
+    for name in preset.split("+") if preset is not None else ():
+        if name not in preset_names():
+            raise FastdrawError(f"no preset {name!r}: expected one of {', '.join(preset_names())}")
+        _lay_over(values, tomllib.loads((PRESETS / f"{name}.toml").read_text("utf-8")))
     for name, value in (overrides or {}).items():
-        section = values
-        *path, key = name.split(".")
-        for part in path:
-            section = section.setdefault(part, {})
-        section[key] = value
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        _lay_over(values, value)
     return parse_settings(values)
+
+
+def _lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for name, change in changes.items():
+        if isinstance(change, Mapping):
+            _lay_over(values.setdefault(name, {}), change)
+        else:
+            values[name] = change
 
 
 def parse_settings(values: Mapping[str, Any] | str) -> Settings:

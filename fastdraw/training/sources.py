@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fastdraw.data import Batch, Captions, ImageStream, MultiDigits, load_cells, load_mnist_images
+from fastdraw.data import Batch, Captions, ImageStream, LabelledImages, MultiDigits, load_cells, load_mnist_images
 from fastdraw.data.svhn import load_svhn
 from fastdraw.errors import FastdrawError
 from fastdraw.training.settings import DataSettings, Settings
@@ -65,15 +65,25 @@ def held_out_source(data: DataSettings, batch_size: int) -> Source:
     return _open(data, "test")(data.lengths, batch_size, TEST_SEED)
 
 
+def held_out_images(data: DataSettings, length: int, count: int) -> Batch:
+    """Images of the test split with `length` labels: `count` of them, or all of SVHN's where there are fewer.
+
+    Raises:
+        FastdrawError: the data is missing or broken, or no image is of that length.
+    """
+    if data.source != "svhn":
+        return held_out_source(data.alone(length), count).batch(0)
+    numbers = _house_numbers(data, "test")
+    chosen = (numbers.lengths == length).nonzero().flatten()[:count]
+    if not len(chosen):
+        raise FastdrawError(f"no test image under {data.root} has {length} digits")
+    return Batch(numbers.images[chosen] / 255, numbers.labels[chosen, :length], numbers.lengths[chosen])
+
+
 def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int], Source]:
     """Read a split once; the result makes streams of it from weights of lengths, a batch size and a seed."""
     if data.source == "svhn":
-        if data.root is None:
-            raise FastdrawError(
-                "SVHN does not come with the package: give the folder of its train/ and test/ as --root DIR"
-            )
-        numbers = load_svhn(data.root, split, align=data.align, channels=data.channels, download=data.download)
-        return partial(ImageStream, numbers)
+        return partial(ImageStream, _house_numbers(data, split))
     if data.source == "binarised":
         images = load_mnist_images(data.root, split, data.download)
         return lambda weights, batch_size, seed: ImageStream(images, (1,), batch_size, seed, binarise=True)
@@ -81,3 +91,9 @@ def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int
         digits = load_mnist_images(data.root, split, data.download)
         return lambda weights, batch_size, seed: Captions(digits, batch_size, seed)
     return partial(MultiDigits, load_cells(data.root, split, data.download))
+
+
+def _house_numbers(data: DataSettings, split: str) -> LabelledImages:
+    if data.root is None:
+        raise FastdrawError("SVHN does not come with fastdraw: give the folder of its train/ and test/ as --root DIR")
+    return load_svhn(data.root, split, align=data.align, channels=data.channels, download=data.download)
