@@ -3,6 +3,14 @@
 from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
 from fastdraw.evaluation.pictures import generation_gif, generation_strip, reconstruction_grid, sample_grid
 from fastdraw.evaluation.plots import attention_map, curves
+from fastdraw.evaluation.pictures import (
+    generation_gif,
+    generation_strip,
+    reconstruction_gif,
+    reconstruction_grid,
+    sample_grid,
+)
+from fastdraw.evaluation.plots import attention_map, curves, mean_attention
 from fastdraw.evaluation.reader import Accuracy, accuracy, read_digits, reader_accuracy, train_reader
 
 __all__ = [
@@ -14,8 +22,10 @@ __all__ = [
     "generation_gif",
     "generation_strip",
     "importance_weighted_bound",
+    "mean_attention",
     "read_digits",
     "reader_accuracy",
+    "reconstruction_gif",
     "reconstruction_grid",
     "sample_grid",
     "train_reader",

@@ -1,14 +1,17 @@
 """Pages: image tiles in rows, with captions. All pictures of samples are set with these."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+Colour = tuple[int, int, int]
 
 GAP = 8
 MARGIN = 16
 TEXT_SIZE = 16
 CAPTION_HEIGHT = 24
+SWATCH = 11
 INK = (34, 34, 34)
 PAPER = (255, 255, 255)
 
@@ -26,26 +29,29 @@ def set_page(
     captions: Sequence[Sequence[str]] = (),
     labels: Sequence[str] = (),
     footer: str = "",
+    legend: Mapping[str, Colour] | None = None,
 ) -> Image.Image:
-    """Set tiles of one size in rows on white paper.
+    """Set tiles of one size in rows on white paper, which is wide enough for the bottom line too.
 
     Args:
         rows: the tiles; a row may be shorter than the first.
         captions: one above each tile; a row of empty captions, or none, takes no room for them.
         labels: one on the left of each row.
-        footer: a line at the bottom left.
+        footer: at the bottom left.
+        legend: on the right of the footer, what the box of each colour is.
     """
     font = ImageFont.load_default(TEXT_SIZE)
     width, height = rows[0][0].size
     label_width = max((round(font.getlength(label)) + GAP for label in labels), default=0)
     heads = [CAPTION_HEIGHT * any(captions[row]) if row < len(captions) else 0 for row in range(len(rows))]
+    legend = legend or {}
+    texts = [round(font.getlength(text)) for text in (footer, *legend)]
+    body_width = label_width + len(rows[0]) * (width + GAP) - GAP
+    bottom_width = sum(texts) + len(legend) * (2 * MARGIN + SWATCH + GAP)
+    body_height = sum(heads) + len(rows) * (height + GAP) - GAP
+    bottom_height = CAPTION_HEIGHT * (bottom_width > 0)
     page = Image.new(
-        "RGB",
-        (
-            2 * MARGIN + label_width + len(rows[0]) * (width + GAP) - GAP,
-            2 * MARGIN + sum(heads) + len(rows) * (height + GAP) - GAP + CAPTION_HEIGHT * bool(footer),
-        ),
-        PAPER,
+        "RGB", (2 * MARGIN + max(body_width, bottom_width), 2 * MARGIN + body_height + bottom_height), PAPER
     )
     draw = ImageDraw.Draw(page)
     top = MARGIN
@@ -59,5 +65,13 @@ def set_page(
         if labels:
             draw.text((MARGIN + label_width - GAP, top + height / 2), labels[row], INK, font, anchor="rm")
         top += height + GAP
-    draw.text((MARGIN, page.height - MARGIN), footer, INK, font, anchor="ls")
+    baseline = page.height - MARGIN
+    draw.text((MARGIN, baseline), footer, INK, font, anchor="ls")
+    left = MARGIN + texts[0]
+    for (text, colour), length in zip(legend.items(), texts[1:], strict=True):
+        left += 2 * MARGIN
+        draw.rectangle((left, baseline - SWATCH, left + SWATCH - 1, baseline - 1), outline=colour, width=3)
+        left += SWATCH + GAP
+        draw.text((left, baseline), text, INK, font, anchor="ls")
+        left += length
     return page

@@ -1,4 +1,4 @@
-"""Pictures of drawn images: sample grids, generation strips, reconstructions, and the animated canvas.
+"""Pictures of drawn images: sample grids, generation strips, reconstructions, and animated canvases.
 
 Images are float tensors in [0, 1] with one channel (grey) or three (RGB). Every function writes one file, whole or not
 at all.
@@ -12,14 +12,15 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fastdraw.evaluation.pages import CAPTION_HEIGHT, set_page, to_tile
+from fastdraw.evaluation.pages import CAPTION_HEIGHT, Colour, set_page, to_tile
 from fastdraw.files import write_atomically
 from fastdraw.reference.filterbank import window_geometry
 
 TILE_HEIGHT = 96
 GIF_TILE_HEIGHT = 128
 STEP_MS, LAST_STEP_MS = 120, 2500
-BOX = (230, 159, 0)  # orange, told from every grey by all kinds of colour vision
+# Orange and sky blue, told from every grey and from each other by all kinds of colour vision.
+WRITE, READ = (230, 159, 0), (86, 180, 233)
 
 
 def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: int = 10) -> None:
@@ -51,40 +52,78 @@ def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) 
 
 
 def generation_gif(
-    frames: Tensor, write_windows: Tensor, n: int, stride: str, path: Path, captions: Sequence[str] = ()
+    frames: Tensor, write_windows: Tensor | None, n: int, stride: str, path: Path, captions: Sequence[str] = ()
 ) -> None:
-    """Write an animation of the canvases, with the part that each step writes to in an orange box.
+    """Write an animation of drawings from the prior, with the part that each step writes to in an orange box.
 
-    The box covers the n x n grid of filters and half a spacing around it, clipped to the canvas; its line is as thick
-    as two standard deviations of a filter, within 1 to 4 canvas pixels.
+    There is no read window: nothing is read where there is no image. The box covers the n x n grid of filters and half
+    a spacing around it, clipped to the canvas; its line is as thick as two standard deviations of a filter, within 1 to
+    4 canvas pixels.
 
     Args:
         frames (T, B, C, H, W): the canvas after each step.
-        write_windows (T, B, 5): as they leave the linear layer.
+        write_windows (T, B, 5): as they leave the linear layer; None, for a model that writes without: no box.
         n: side of the written patch.
         stride: "max" or "per_axis", as in `gaussian_filterbank`.
         captions: one above each canvas.
     """
     steps, batch, _, height, width = frames.shape
-    at = window_geometry(write_windows.detach().float().cpu(), n, (height, width), stride=stride)
-    half_x, half_y = n / 2 * at.delta_x, n / 2 * at.delta_y
-    # A pixel's colour fills the square around its coordinate: pixel 0 reaches from -0.5 to 0.5.
-    edges = [at.gx - half_x + 0.5, at.gy - half_y + 0.5, at.gx + half_x + 0.5, at.gy + half_y + 0.5]
-
+    boxes = _boxes(write_windows, n, stride, (height, width))
     pages = []
     for step in range(steps):
-        tiles = [to_tile(frame, GIF_TILE_HEIGHT) for frame in frames[step]]
+        tiles = [to_tile(frames[step, run], GIF_TILE_HEIGHT) for run in range(batch)]
         for run, tile in enumerate(tiles):
-            box = [float(edge[step, run]) for edge in edges]
-            _draw_box(tile, box, float(at.sigma[step, run]), tile.height // height)
+            _draw_box(tile, boxes, step, run, height, WRITE)
         columns = _columns(batch, tiles[0].width, tiles[0].height + CAPTION_HEIGHT)
-        page = set_page(_rows(tiles, columns), _rows(captions, columns), footer=f"step {step + 1} of {steps}")
-        pages.append(page.quantize(dither=Image.Dither.NONE))
+        pages.append(
+            set_page(
+                _rows(tiles, columns),
+                _rows(captions, columns),
+                footer=_progress(step, steps),
+                legend={"write window": WRITE} if boxes else {},
+            )
+        )
+    _write_gif(pages, path)
 
-    data = io.BytesIO()
-    durations = [STEP_MS] * (steps - 1) + [LAST_STEP_MS]
-    pages[0].save(data, "GIF", save_all=True, append_images=pages[1:], duration=durations, loop=0)
-    write_atomically(path, data.getvalue())
+
+def reconstruction_gif(
+    images: Tensor,
+    frames: Tensor,
+    read_windows: Tensor | None,
+    write_windows: Tensor | None,
+    n: tuple[int, int],
+    stride: str,
+    path: Path,
+) -> None:
+    """Write an animation of images being redrawn: each with its read window, beside its canvas with its write window.
+
+    Boxes are drawn as in `generation_gif`, in blue what is read and in orange what is written.
+
+    Args:
+        images (B, C, H, W): what is read, all redrawn in the same number of steps.
+        frames (T, B, C, H, W): the canvas after each step.
+        read_windows, write_windows (T, B, 5): as they leave the linear layers; None, for a model without: no box.
+        n: sides of the read glimpse and of the written patch.
+        stride: "max" or "per_axis", as in `gaussian_filterbank`.
+    """
+    steps, batch, _, height, width = frames.shape
+    reads, writes = (
+        _boxes(windows, side, stride, (height, width))
+        for windows, side in zip((read_windows, write_windows), n, strict=True)
+    )
+    legend = ({"read window": READ} if reads else {}) | ({"write window": WRITE} if writes else {})
+    pages = []
+    for step in range(steps):
+        tiles = []
+        for run in range(batch):
+            data, canvas = (to_tile(image, GIF_TILE_HEIGHT) for image in (images[run], frames[step, run]))
+            _draw_box(data, reads, step, run, height, READ)
+            _draw_box(canvas, writes, step, run, height, WRITE)
+            tiles += [data, canvas]
+        columns = 2 * _columns(batch, 2 * tiles[0].width, tiles[0].height)
+        heads = [["data", "canvas"] * (min(columns, len(tiles)) // 2)]
+        pages.append(set_page(_rows(tiles, columns), heads, footer=_progress(step, steps), legend=legend))
+    _write_gif(pages, path)
 
 
 def spaced_steps(steps: int, count: int) -> list[int]:
@@ -93,13 +132,28 @@ def spaced_steps(steps: int, count: int) -> list[int]:
     return [math.ceil(steps * (k + 1) / count) for k in range(count)]
 
 
-def _draw_box(tile: Image.Image, box: Sequence[float], sigma: float, scale: int) -> None:
+def _boxes(windows: Tensor | None, n: int, stride: str, size: tuple[int, int]) -> list[Tensor] | None:
+    """Left, top, right and bottom of windows (T, B, 5) and the sigma of their filters, in pixels, each (T, B)."""
+    if windows is None:
+        return None
+    at = window_geometry(windows.detach().float().cpu(), n, size, stride=stride)
+    half_x, half_y = n / 2 * at.delta_x, n / 2 * at.delta_y
+    # A pixel's colour fills the square around its coordinate: pixel 0 reaches from -0.5 to 0.5.
+    return [at.gx - half_x + 0.5, at.gy - half_y + 0.5, at.gx + half_x + 0.5, at.gy + half_y + 0.5, at.sigma]
+
+
+def _draw_box(tile: Image.Image, boxes: list[Tensor] | None, step: int, run: int, height: int, colour: Colour) -> None:
+    """Draw the box of one step and run on an image of `height` pixels that was enlarged to a tile."""
+    if boxes is None:
+        return
+    *edges, sigma = (float(values[step, run]) for values in boxes)
+    scale = tile.height // height
     # Clipped first: a window may be as large as exp(30) images, and may lie outside.
     limits = (tile.width, tile.height, tile.width, tile.height)
-    left, top, right, bottom = (round(min(max(x * scale, 0), limit)) for x, limit in zip(box, limits, strict=True))
+    left, top, right, bottom = (round(min(max(x * scale, 0), limit)) for x, limit in zip(edges, limits, strict=True))
     if left < right and top < bottom:
         line = round(min(max(2 * sigma, 1), 4) * scale / 2)
-        ImageDraw.Draw(tile).rectangle((left, top, right - 1, bottom - 1), outline=BOX, width=line)
+        ImageDraw.Draw(tile).rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
 
 
 def _columns(count: int, width: int, height: int) -> int:
@@ -110,6 +164,19 @@ def _columns(count: int, width: int, height: int) -> int:
 
 def _rows(items: Sequence, columns: int) -> list[Sequence]:
     return [items[start : start + columns] for start in range(0, len(items), columns)]
+
+
+def _progress(step: int, steps: int) -> str:
+    # As long at the first step as at the last, so that nothing moves on the page.
+    return f"step {step + 1:0{len(str(steps))}} of {steps}"
+
+
+def _write_gif(pages: Sequence[Image.Image], path: Path) -> None:
+    data = io.BytesIO()
+    durations = [STEP_MS] * (len(pages) - 1) + [LAST_STEP_MS]
+    first, *others = [page.quantize(dither=Image.Dither.NONE) for page in pages]
+    first.save(data, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    write_atomically(path, data.getvalue())
 
 
 def _write_png(page: Image.Image, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -72,21 +73,45 @@ def attention_map(attention: Tensor, digits: Tensor, frames: Tensor, path: Path)
             _film(frames[[step - 1 for step in shown], sample]), extent=(0.5, steps + 0.5, 0, 1), aspect="auto"
         )
         above.axis("off")
-        image = below.imshow(
-            attention[:, sample].T.detach().float().cpu().numpy(),
-            extent=(0.5, steps + 0.5, length - 0.5, -0.5),
-            aspect="auto",
-            cmap="cividis",
-            vmin=0,
-            vmax=1,
-            interpolation="nearest",
-        )
-        below.set_yticks(range(length), [str(int(digit)) for digit in digits[sample]])
+        image = _draw_attention(below, attention[:, sample], [str(int(digit)) for digit in digits[sample]])
         below.set_ylabel("digit")
     below.set_xlabel("drawing step t")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, ax=list(panels.flat), label="attention weight", aspect=30)
     _write(figure, path)
+
+
+def mean_attention(attentions: Mapping[str, Tensor], path: Path) -> None:
+    """Write one map for each digit sequence: the attention weights, averaged over drawings, against the drawing step.
+
+    Args:
+        attentions: under the digits that were asked for, left to right, the weights (T, B, L) over them at each step of
+            B drawings.
+    """
+    steps = [len(attention) for attention in attentions.values()]
+    figure = Figure((0.15 * sum(steps) + 0.6 * len(steps) + 1.5, 2.4), layout="constrained")
+    panels = figure.subplots(1, len(steps), squeeze=False, width_ratios=steps)[0]
+    for axes, (digits, attention) in zip(panels, attentions.items(), strict=True):
+        image = _draw_attention(axes, attention.mean(1), list(digits))
+        axes.set(title=digits, xlabel="drawing step t")
+    panels[0].set_ylabel("digit")
+    figure.colorbar(image, ax=list(panels), label="mean attention weight", fraction=0.05, aspect=12)
+    _write(figure, path)
+
+
+def _draw_attention(axes: Axes, attention: Tensor, digits: Sequence[str]) -> AxesImage:
+    """Draw weights (T, L), a row for each digit."""
+    steps, length = attention.shape
+    axes.set_yticks(range(length), digits)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return axes.imshow(
+        attention.T.detach().float().cpu().numpy(),
+        extent=(0.5, steps + 0.5, length - 0.5, -0.5),
+        aspect="auto",
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+    )
 
 
 def _draw_curve(axes: Axes, points: np.ndarray, split: str, colour: str) -> None:

@@ -14,11 +14,13 @@ from fastdraw.evaluation import (
     curves,
     generation_gif,
     generation_strip,
+    mean_attention,
+    reconstruction_gif,
     reconstruction_grid,
     sample_grid,
 )
-from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, MARGIN
-from fastdraw.evaluation.pictures import BOX, spaced_steps
+from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, MARGIN, set_page
+from fastdraw.evaluation.pictures import READ, WRITE, spaced_steps
 
 T, B, L, N = 12, 3, 2, 8
 PNG = [
@@ -26,6 +28,7 @@ PNG = [
     ("strip", lambda path, c: generation_strip(images(c), path)),
     ("reconstructions", lambda path, c: reconstruction_grid(images(c)[0], images(c)[1], path)),
     ("attention", lambda path, c: attention_map(torch.rand(T, B, L).softmax(-1), torch.ones(B, L), images(c), path)),
+    ("mean-attention", lambda path, c: mean_attention({"12": torch.rand(T, B, L).softmax(-1)}, path)),
     ("curves", lambda path, c: curves(metrics(40), path)),
 ]
 
@@ -51,6 +54,17 @@ def tile(image, scale=3):
     """Image (C, H, W) as it must stand on a page: (scale * H, scale * W, 3) uint8."""
     grey = (image * 255).round().byte().numpy().transpose(1, 2, 0)
     return np.kron(np.broadcast_to(grey, (*grey.shape[:2], 3)), np.ones((scale, scale, 1), np.uint8))
+
+
+def coloured(path, colour):
+    """Where a page has a colour, as closely as the palette of a GIF keeps it; without the legend at the bottom."""
+    return np.abs(pixels(path).astype(int) - colour).max(-1)[: -MARGIN - CAPTION_HEIGHT] < 8
+
+
+def box(found, top=MARGIN, left=MARGIN):
+    """Top, left, bottom and right of what was found, from the corner of a tile."""
+    rows, columns = np.nonzero(found)
+    return rows.min() - top, columns.min() - left, rows.max() + 1 - top, columns.max() + 1 - left
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["grey", "rgb"])
@@ -162,14 +176,71 @@ def test_generation_gif_draws_the_write_window(tmp_path, window, stride, expecte
     windows = torch.tensor(window, dtype=torch.float32).expand(1, 1, 5)
     generation_gif(torch.zeros(1, 1, 1, 32, 64), windows, N, stride, tmp_path / "a.gif")
 
-    orange = np.abs(pixels(tmp_path / "a.gif").astype(int) - BOX).max(-1) < 8
-    rows, columns = np.nonzero(orange)
-
     if expected is None:
-        assert not orange.any()
+        assert not coloured(tmp_path / "a.gif", WRITE).any()
     else:
-        found = rows.min() - MARGIN, columns.min() - MARGIN, rows.max() + 1 - MARGIN, columns.max() + 1 - MARGIN
-        assert found == expected
+        assert box(coloured(tmp_path / "a.gif", WRITE)) == expected
+
+
+def test_generation_gif_of_a_model_that_writes_without_a_window_has_no_box(tmp_path):
+    generation_gif(torch.zeros(2, 1, 1, 32, 64), None, 0, "max", tmp_path / "a.gif")
+
+    assert not coloured(tmp_path / "a.gif", WRITE).any()
+
+
+def test_reconstruction_gif_shows_what_is_read_beside_what_is_written(tmp_path):
+    data, canvases = torch.full((1, 1, 32, 64), 0.25), torch.full((3, 1, 1, 32, 64), 0.75)
+    # Of 8 filters a pixel apart, of 6 filters as far apart: 4 and 3 pixels to each side of (15.5, 31.5).
+    read = torch.tensor([0, 0, -9, -np.log(9), 0], dtype=torch.float32).expand(3, 1, 5)
+    write = torch.tensor([0, 0, -9, -np.log(63 / 5), 0], dtype=torch.float32).expand(3, 1, 5)
+    path = tmp_path / "a.gif"
+    reconstruction_gif(data, canvases, read, write, (N, 6), "max", path)
+
+    top, right = MARGIN + CAPTION_HEIGHT, MARGIN + 256 + GAP
+    assert box(coloured(path, READ), top, MARGIN) == (48, 112, 80, 144)
+    assert box(coloured(path, WRITE), top, right) == (52, 116, 76, 140)
+    page = pixels(path)
+    assert page[top, MARGIN].tolist() == pytest.approx([64] * 3, abs=8)
+    assert page[top, right].tolist() == pytest.approx([191] * 3, abs=8)
+    with Image.open(path) as animation:
+        assert animation.n_frames == 3
+
+
+@pytest.mark.parametrize("missing", ["read", "write", "both"])
+def test_reconstruction_gif_draws_the_windows_that_there_are(tmp_path, missing):
+    read = None if missing in ("read", "both") else torch.zeros(1, 1, 5)
+    write = None if missing in ("write", "both") else torch.zeros(1, 1, 5)
+    reconstruction_gif(
+        torch.zeros(1, 1, 28, 28), torch.zeros(1, 1, 1, 28, 28), read, write, (2, 5), "max", tmp_path / "a"
+    )
+
+    assert coloured(tmp_path / "a", READ).any() == (read is not None)
+    assert coloured(tmp_path / "a", WRITE).any() == (write is not None)
+
+
+@pytest.mark.parametrize("steps", [9, 10, 100])
+def test_pages_of_a_gif_differ_in_the_number_of_the_step_alone(tmp_path, steps):
+    generation_gif(torch.zeros(steps, 1, 1, 28, 28), torch.zeros(steps, 1, 5), N, "max", tmp_path / "a.gif")
+
+    with Image.open(tmp_path / "a.gif") as animation:
+        pages = []
+        for step in (0, steps - 1):
+            animation.seek(step)
+            pages.append(np.asarray(animation.convert("RGB")).astype(int))
+    rows, columns = np.nonzero(np.abs(pages[1] - pages[0]).max(-1) > 8)
+
+    assert rows.min() >= MARGIN + 140
+    assert columns.max() - columns.min() < 9 * len(str(steps))  # digits are 9 dots wide
+
+
+def test_footer_and_legend_fit_on_the_page():
+    tile = Image.new("RGB", (20, 20))
+    narrow = set_page([[tile]], footer="step 10 of 10", legend={"read window": READ, "write window": WRITE})
+    page = np.asarray(narrow)
+
+    assert (page[:, -MARGIN:] == 255).all()
+    assert (np.abs(page.astype(int) - READ).max(-1) == 0).any()
+    assert (page[:, -MARGIN - 20 : -MARGIN] < 128).any()  # the end of the last text
 
 
 def test_generation_gif_draws_wide_filters_with_a_thick_line(tmp_path):
@@ -177,7 +248,7 @@ def test_generation_gif_draws_wide_filters_with_a_thick_line(tmp_path):
     for log_sigma2 in (-9.0, 1.0):
         windows = torch.tensor([0.0, 0.0, log_sigma2, -1.0, 0.0]).expand(1, 1, 5)
         generation_gif(torch.zeros(1, 1, 1, 32, 64), windows, N, "max", tmp_path / "a.gif")
-        counts.append((np.abs(pixels(tmp_path / "a.gif").astype(int) - BOX).max(-1) < 8).sum())
+        counts.append(coloured(tmp_path / "a.gif", WRITE).sum())
 
     assert counts[1] > 1.5 * counts[0]
 
