@@ -14,6 +14,7 @@ COMMANDS = {
     "resume": "go on with a run that was stopped",
     "sample": "draw digits with a trained model",
     "reconstruct": "show test images beside what the model makes of them",
+    "figures": "make the figures of the seqDRAW paper, and measure what it claims about them",
     "evaluate": "measure the test bound and how well the drawn digits can be read",
     "demo": "train on the digits in this package, draw and test, in a few minutes",
     "data": "show what a model is trained on, prepared as it is for training",

@@ -50,13 +50,15 @@ def main(argv: Sequence[str]) -> None:
     digits = (torch.arange(10 * ROWS)[:, None] + torch.arange(length)) % 10
     captions = ["".join(map(str, row)) for row in digits.tolist()]
     drawing = draw_steps(model, digits, SEED)
-    frames, windows = drawing.frames[:, :10], drawing.windows[:, :10]
     sample_grid(drawing.frames[-1], captions, out / "samples.png")
+    frames, windows, _ = drawing.first(10)
     generation_strip(frames, out / "strips.png", captions=captions[:10])
     generation_gif(
         frames, windows, settings.model.n_write, settings.model.stride, out / "generation.gif", captions[:10]
     )
-    attention_map(drawing.attention[:, :ROWS], digits[:ROWS], frames[:, :ROWS], out / "attention.png")
+    frames, _, attention = drawing.first(ROWS)
+    if attention is not None:
+        attention_map(attention, digits[:ROWS], frames, out / "attention.png")
 
     metrics = measure(model, settings, IMAGES)
     metrics["seconds"] = {"training": rows[-1]["seconds"], "command": time.monotonic() - start}

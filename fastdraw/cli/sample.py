@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastdraw.cli.arguments import Parser, count, device_argument, folder, run_argument, seed_argument
-from fastdraw.errors import FastdrawError
 
 
 def main(argv: Sequence[str]) -> None:
@@ -27,20 +26,12 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
 
-    from fastdraw.cli.drawing import draw_steps, parse_digits
+    from fastdraw.cli.drawing import digits_for, draw_steps
     from fastdraw.evaluation import attention_map, curves, generation_gif, generation_strip, sample_grid
     from fastdraw.training import Run, load_model
 
-    asked = parse_digits(args.digits)
     model, settings = load_model(args.run, args.device)
-    if len(asked) > settings.model.positions:
-        raise FastdrawError(
-            f"--digits {args.digits} are {len(asked)} digits, and the model knows "
-            f"{settings.model.positions} position(s): ask for fewer, or train with more --model.positions"
-        )
-    longest = settings.data.longest
-    if len(asked) > longest:
-        print(f"note: {args.run} was trained on images of up to {longest} digits; these {len(asked)} may be illegible")
+    asked = digits_for(settings, args.run, args.digits)
     digits = torch.tensor(asked).expand(args.count, -1)
     drawing = draw_steps(model, digits, args.seed)
 
@@ -57,7 +48,9 @@ def main(argv: Sequence[str]) -> None:
         out / "generation.gif",
         captions,
     )
-    attention_map(drawing.attention[:, :1], digits[:1], drawing.frames[:, :1], out / "attention.png")
+    frames, _, attention = drawing.first(1)
+    if attention is not None:
+        attention_map(attention, digits[:1], frames, out / "attention.png")
     rows = Run.open(args.run).metrics()
     if rows:  # none where a run was stopped before its first
         curves(rows, out / "curves.png")

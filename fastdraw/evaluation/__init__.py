@@ -1,8 +1,9 @@
-"""What trained models are judged by: pictures to look at, and a reader that counts how many digits it can read."""
+"""What trained models are judged by: pictures to look at, claims as numbers, and a reader that counts digits."""
 
 from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
 from fastdraw.evaluation.pictures import generation_gif, generation_strip, reconstruction_grid, sample_grid
 from fastdraw.evaluation.plots import attention_map, curves
+from fastdraw.evaluation.claims import drawing_claims, image_claims, render_claims
 from fastdraw.evaluation.pictures import (
     generation_gif,
     generation_strip,
@@ -19,14 +20,17 @@ __all__ = [
     "accuracy",
     "attention_map",
     "curves",
+    "drawing_claims",
     "generation_gif",
     "generation_strip",
     "importance_weighted_bound",
+    "image_claims",
     "mean_attention",
     "read_digits",
     "reader_accuracy",
     "reconstruction_gif",
     "reconstruction_grid",
+    "render_claims",
     "sample_grid",
     "train_reader",
 ]

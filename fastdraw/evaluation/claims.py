@@ -90,13 +90,17 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _interval(found: Estimate) -> str:
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+    return f"{_number(found.value)} ({_number(found.low)} to {_number(found.high)})"
 
 
 def _correlation(style: Mapping[str, Any]) -> str:
     if style["icc"] is None:
         return "the same everywhere"
-    return f"{style['icc']:.2f} ({style['low']:.2f} to {style['high']:.2f})"
+    return f"{_number(style['icc'])} ({_number(style['low'])} to {_number(style['high'])})"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2) + 0:.2f}"  # no -0.00
 
 
 def _plain(value: Any) -> Any:

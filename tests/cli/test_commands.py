@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastdraw import info
 from fastdraw.cli import COMMANDS, main
-from fastdraw.evaluation import reader
+from fastdraw.evaluation import reader, render_claims
 from fastdraw.training import Run
 from fastdraw.training.settings import fields
 from tests.training.tiny import files, tiny, tiny_arguments
@@ -84,6 +84,31 @@ def test_sample_of_a_run_without_rows_has_no_curves(run: Path, tmp_path: Path) -
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("metrics.jsonl", "samples"))
     assert main(["sample", str(folder), "--digits", "1", "--count", "1", "--out", str(tmp_path / "out")]) == 0
     assert pictures(tmp_path / "out") == PICTURES - {"curves.png"}
+
+
+def test_figures_writes_pictures_and_claims(run: Path, tmp_path: Path) -> None:
+    command = ["figures", str(run), "--digits", "7", "68", "--rows", "2", "--runs", "5", "--out"]
+    assert main([*command, str(tmp_path / "a")]) == 0
+    assert pictures(tmp_path / "a") == {"attention.png", "reconstruction.gif"} | {
+        f"{figure}-{digits}.{kind}"
+        for figure, kind in (("strip", "png"), ("attention", "png"), ("generation", "gif"))
+        for digits in ("7", "68")
+    }
+    claims = json.loads((tmp_path / "a" / "claims.json").read_text())
+    assert (list(claims["drawings"]), list(claims["data"])) == (["68"], ["2"])
+    assert (claims["drawings"]["68"]["runs"], claims["drawings"]["68"]["steps"]) == (5, 4)
+    assert claims["settings"] == json.loads((run / "settings.json").read_text())
+    assert "| 68 | one by one |" in render_claims({"tiny": claims})
+    with Image.open(tmp_path / "a" / "reconstruction.gif") as animation:
+        assert animation.n_frames == 4  # of the longest images that were trained on
+    assert main([*command, str(tmp_path / "b")]) == 0
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_figures_of_one_digit_have_no_order(run: Path, tmp_path: Path) -> None:
+    assert main(["figures", str(run), "--digits", "7", "--rows", "9", "--runs", "2", "--out", str(tmp_path)]) == 0
+    claims = json.loads((tmp_path / "claims.json").read_text())
+    assert (claims["drawings"], claims["data"]) == ({}, {})
 
 
 def test_reconstruct_writes_its_picture(run: Path, tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def fails(arguments: list[str], status: int, message: str, capsys: pytest.Captur
         ("sample RUN --digits 1 --out RUN/settings.json", 1, "settings.json"),
         ("reconstruct OUT", 1, "OUT is no folder"),
         ("reconstruct RUN --root OUT", 1, "t10k-images-idx3-ubyte is missing"),
+        ("figures OUT", 1, "OUT is no folder"),
+        ("figures RUN --root OUT", 1, "t10k-images-idx3-ubyte is missing"),
+        ("figures RUN --digits 7 6a", 1, "character 2, 'a', is no digit"),
+        ("figures RUN --digits", 2, "--digits: expected at least one argument"),
+        ("figures RUN --runs 1", 1, "--runs must be at least 2, which an interval takes, got 1"),
+        ("figures RUN --rows 0", 2, "must be at least 1, got 0"),
         ("evaluate OUT", 1, "OUT is no folder"),
         ("evaluate RUN --root OUT", 1, "images-idx3-ubyte is missing"),
         ("demo --out RUN", 1, "holds a run of other settings"),
@@ -114,7 +120,7 @@ def test_full_disk_is_one_line(run: Path, tmp_path: Path) -> None:
     ("command", "damage"),
     [
         (command, damage)
-        for command in ("resume", "sample", "reconstruct", "evaluate")
+        for command in ("resume", "sample", "reconstruct", "figures", "evaluate")
         for damage in ("truncated", "random", "foreign", "missing", "settings", "other-size")
         # A run that was stopped before its first checkpoint starts again.
         if (command, damage) != ("resume", "missing")

@@ -50,6 +50,13 @@ def test_table_sets_models_side_by_side_with_their_difference():
     assert table.count("| the same everywhere |") == 4
 
 
+def test_table_has_no_negative_zero():
+    claims = drawn("one by one")
+    claims["drawings"]["68"]["style"]["slant"] |= {"icc": -0.004, "low": -0.3, "high": 0.004}
+
+    assert "| 68 | slant | 0.00 (-0.30 to 0.00) |" in render_claims({"seqDRAW": claims})
+
+
 def test_table_of_one_model_and_of_digits_that_all_drew():
     one, other = drawn("one by one"), drawn("at once")
     assert "| digits | how they emerge | seqDRAW |\n|---|---|---|\n" in render_claims({"seqDRAW": one})
