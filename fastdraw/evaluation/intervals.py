@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 from torch import Tensor
+
+from fastdraw.evaluation.reader import proportion
 
 NORMAL_95 = 1.959963984540054
 RESAMPLES = 2000
@@ -32,8 +33,8 @@ def mean(values: Tensor) -> Estimate:
 
 def share(hits: Tensor) -> Estimate:
     """The share of true hits (B,) bool, B >= 1, with Wilson's interval, which is right for none and for all as well."""
-    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
-    return Estimate(float(hits.double().mean()), float(interval.low), float(interval.high), len(hits))
+    found = proportion(int(hits.sum()), len(hits))
+    return Estimate(found.value, found.low, found.high, found.total)
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:

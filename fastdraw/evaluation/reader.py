@@ -72,7 +72,11 @@ def read_digits(reader: DigitReader, images: Tensor, length: int) -> Tensor:
 
 def accuracy(read: Tensor, asked: Tensor) -> Accuracy:
     """How many rows of read (B, L) equal those of asked (B, L) in every digit; B >= 1."""
-    correct, total = int((read == asked).all(1).sum()), len(asked)
+    return proportion(int((read == asked).all(1).sum()), len(asked))
+
+
+def proportion(correct: int, total: int) -> Accuracy:
+    """The share of `correct` out of `total` >= 1, with Wilson's interval."""
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     return Accuracy(correct, total, correct / total, float(interval.low), float(interval.high))
 
