@@ -76,7 +76,9 @@ def draw_steps(model: "Draw", digits: Tensor, seed: int) -> Drawing:
     """Draw digits (B, L) and return what the model did at every step."""
     noise, lengths = _noise(model, digits, torch.Generator().manual_seed(seed))
     _, trace = cast("tuple[Tensor, DrawTrace]", model.sample(digits.to(noise.device), lengths, noise, trace=True))
-    return Drawing(trace.canvas.sigmoid().cpu(), _to_cpu(trace.write_window), _to_cpu(trace.attention))
+    attends = model.encoder is not None and model.encoder.attended
+    attention = _to_cpu(trace.attention) if attends else None
+    return Drawing(trace.canvas.sigmoid().cpu(), _to_cpu(trace.write_window), attention)
 
 
 @torch.no_grad()

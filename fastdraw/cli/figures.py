@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdraw.cli.drawing import Drawing
-    from fastdraw.data.multidigits import Batch
     from fastdraw.models import DrawConfig
-    from fastdraw.training.settings import DataSettings
 
 ANIMATED = 4
 TEST_IMAGES = 1000
@@ -64,16 +62,16 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.data.multidigits import SLOTS
     from fastdraw.evaluation import drawing_claims, image_claims, mean_attention, reconstruction_gif
     from fastdraw.files import write_atomically
-    from fastdraw.training import load_model
+    from fastdraw.training import held_out_images, load_model
 
     model, settings = load_model(args.run, args.device)
     config, data = settings.model, settings.data.at(args.root)
     slot_width = config.width // SLOTS
     sequences = {text: digits_for(settings, args.run, text) for text in args.digits}
-    image, labels, lengths = _test_images(data, data.longest, ANIMATED)
+    image, labels, lengths = held_out_images(data, data.longest, ANIMATED)
     tests = {}
     for length in sorted({len(digits) for digits in sequences.values()} - {1}):
-        images, digits, _ = _test_images(data, length, TEST_IMAGES)
+        images, digits, _ = held_out_images(data, length, TEST_IMAGES)
         tests[length] = image_claims(images, digits, slot_width)
 
     out: Path = args.out or args.run / "figures"
@@ -100,9 +98,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"wrote the figures and claims.json to {out}")
 
 
-def _write_figures(
-    drawing: "Drawing", asked: "Tensor", text: str, rows: int, config: "DrawConfig", out: Path
-) -> None:
+def _write_figures(drawing: "Drawing", asked: "Tensor", text: str, rows: int, config: "DrawConfig", out: Path) -> None:
     from fastdraw.evaluation import attention_map, generation_gif, generation_strip
 
     generation_strip(drawing.first(rows).frames, out / f"strip-{text}.png", captions=[text] * rows)
@@ -112,10 +108,3 @@ def _write_figures(
     frames, _, attention = drawing.first(1)
     if attention is not None:
         attention_map(attention, asked[:1], frames, out / f"attention-{text}.png")
-
-
-def _test_images(data: "DataSettings", length: int, images: int) -> "Batch":
-    from fastdraw.training import held_out_source
-
-    weights = tuple(float(length == other) for other in range(1, len(data.lengths) + 1))
-    return held_out_source(data.model_copy(update={"lengths": weights}), images).batch(0)

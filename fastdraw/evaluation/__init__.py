@@ -1,9 +1,7 @@
 """What trained models are judged by: pictures to look at, claims as numbers, and a reader that counts digits."""
 
-from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
-from fastdraw.evaluation.pictures import generation_gif, generation_strip, reconstruction_grid, sample_grid
-from fastdraw.evaluation.plots import attention_map, curves
 from fastdraw.evaluation.claims import drawing_claims, image_claims, render_claims
+from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
 from fastdraw.evaluation.pictures import (
     generation_gif,
     generation_strip,
@@ -23,8 +21,8 @@ __all__ = [
     "drawing_claims",
     "generation_gif",
     "generation_strip",
-    "importance_weighted_bound",
     "image_claims",
+    "importance_weighted_bound",
     "mean_attention",
     "read_digits",
     "reader_accuracy",
