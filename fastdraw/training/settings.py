@@ -39,7 +39,7 @@ class DataSettings(_Section):
     )
     download: bool = Field(False, description="fetch the data into the root first where it is missing")
     align: Literal["right", "slots", "goodfellow"] = Field("right", description="how SVHN's digits are laid out")
-    channels: Literal[1, 3] = Field(1, description="grey or colour, of SVHN")
+    channels: int = Field(1, description="1 for grey, or 3 for the colour of SVHN")
     lengths: tuple[float, float, float, float] = Field(
         (0.25, 0.25, 0.25, 0.25), description="weights of images with 1, 2, 3 and 4 digits"
     )
@@ -59,8 +59,8 @@ class DataSettings(_Section):
             raise ValueError("lengths must be weights >= 0 that are not all 0, with a finite sum")
         if self.download and self.root is None:
             raise ValueError("download needs a folder to put the data into: give it as --root DIR")
-        if self.channels == 3 and self.source != "svhn":
-            raise ValueError(f"data.channels must be 1, the channels of {self.source}")
+        if self.channels not in ((1, 3) if self.source == "svhn" else (1,)):
+            raise ValueError(f"data.channels must be {'1 or 3' if self.source == 'svhn' else 1}, got {self.channels}")
         return self
 
     @property
