@@ -21,6 +21,7 @@ from fastdraw.files import write_atomically
 
 DPI = 144
 TRAIN, TEST = "#0072B2", "#D55E00"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 PANELS = {"loss": "negative bound", "nll": "reconstruction, $-\\log p(x|z)$", "kl": "KL of posterior from prior"}
 MAX_POINTS = 100
 
@@ -48,6 +49,26 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """Write the negative bound on test images against the training step, a colour for each model, a line for each run.
+
+    Args:
+        runs: at least one; the model's name, and rows as `curves` takes, of which those of the test split are drawn.
+    """
+    figure = Figure((8, 4), layout="constrained")
+    axes = figure.subplots()
+    models = list(dict.fromkeys(model for model, _ in runs))
+    for place, (model, rows) in enumerate(runs):
+        points = np.asarray([(row["step"], row["loss"]) for row in rows if row["split"] == "test"], float).reshape(-1, 2)
+        label = model if all(model != other for other, _ in runs[:place]) else None
+        axes.plot(*points.T, color=COLOURS[models.index(model) % len(COLOURS)], marker="o", markersize=3, label=label)
+    axes.set(title="negative bound on test images", xlabel="training step", ylabel="nats per image")
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     _write(figure, path)
 
 
