@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -12,13 +13,12 @@ from torch import Tensor
 import fastdraw
 from fastdraw.errors import FastdrawError
 from fastdraw.files import write_atomically
-from fastdraw.training.settings import Settings
 
 FORMAT, VERSION = "fastdraw-checkpoint", 1
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], settings: Settings) -> None:
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], settings: BaseModel) -> None:
     """Write tensors with the settings, the versions and a checksum, atomically.
 
     Raises:
