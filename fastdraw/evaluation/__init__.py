@@ -10,13 +10,31 @@ from fastdraw.evaluation.pictures import (
     sample_grid,
 )
 from fastdraw.evaluation.plots import attention_map, curves, mean_attention
+"""What trained models are judged by: pictures to look at, and networks that count how many digits they can read."""
+
+from fastdraw.evaluation.classifier import (
+    Augmentation,
+    SequenceAccuracy,
+    augment,
+    load_classifier,
+    measure_classifier,
+    read_sequences,
+    save_classifier,
+    sequence_accuracy,
+    train_classifier,
+)
+from fastdraw.evaluation.pictures import generation_gif, generation_strip, reconstruction_grid, sample_grid
+from fastdraw.evaluation.plots import attention_map, curves
 from fastdraw.evaluation.reader import Accuracy, accuracy, read_digits, reader_accuracy, train_reader
 
 __all__ = [
     "Accuracy",
     "ImportanceBound",
+    "Augmentation",
+    "SequenceAccuracy",
     "accuracy",
     "attention_map",
+    "augment",
     "curves",
     "drawing_claims",
     "generation_gif",
@@ -24,11 +42,17 @@ __all__ = [
     "image_claims",
     "importance_weighted_bound",
     "mean_attention",
+    "load_classifier",
+    "measure_classifier",
     "read_digits",
+    "read_sequences",
     "reader_accuracy",
     "reconstruction_gif",
     "reconstruction_grid",
     "render_claims",
     "sample_grid",
+    "save_classifier",
+    "sequence_accuracy",
+    "train_classifier",
     "train_reader",
 ]
