@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fastdraw.ops import DrawOutput, DrawTrace
     from fastdraw.training import Settings
 
-CHUNK = 100
-
 
 class Drawing(NamedTuple):
     """On the CPU: frames (T, B, C, H, W) in [0, 1], write windows (T, B, 5), attention over the digits (T, B, L).
@@ -89,15 +87,6 @@ def redraw_steps(model: "Draw", image: Tensor, digits: Tensor, lengths: Tensor, 
     inputs = (tensor.to(noise.device) for tensor in (image, digits, lengths))
     _, trace = cast("tuple[DrawOutput, DrawTrace]", model(*inputs, noise, trace=True))
     return Redrawing(trace.canvas.sigmoid().cpu(), _to_cpu(trace.read_window), _to_cpu(trace.write_window))
-
-
-def draw_images(model: "Draw", digits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw digits (B, L) and return the images (B, C, H, W) in [0, 1], on the CPU."""
-    images = []
-    for part in digits.split(CHUNK):
-        noise, lengths = _noise(model, part, generator)
-        images.append(cast(Tensor, model.sample(part.to(noise.device), lengths, noise)).sigmoid().cpu())
-    return torch.cat(images)
 
 
 def _noise(model: "Draw", digits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

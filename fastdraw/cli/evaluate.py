@@ -6,11 +6,14 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastdraw.cli.arguments import Parser, count, device_argument, root_argument, run_argument
+from fastdraw.cli.arguments import Parser, count, device_argument, folder, root_argument, run_argument
+from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
     from fastdraw.models import Draw
+    from fastdraw.models.classifier import DigitClassifier
     from fastdraw.training import Settings
+    from fastdraw.training.settings import DataSettings
 
 BATCH = 100
 SEED = 0
@@ -28,56 +31,87 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--images", metavar="INT", type=count, default=1000, help="per length, test and drawn (default: %(default)s)"
     )
+    parser.add_argument(
+        "--classifier",
+        metavar="DIR",
+        type=folder,
+        help="have a classifier (the --out folder of fastdraw train-classifier) read what is drawn and redrawn, too",
+    )
+    parser.add_argument(
+        "--importance",
+        metavar="K",
+        type=count,
+        help="measure the importance-weighted bound, too, with K samples of z for each image",
+    )
     root_argument(parser)
     device_argument(parser)
     args = parser.parse_args(argv)
 
+    from fastdraw.evaluation import load_classifier
     from fastdraw.files import write_atomically
     from fastdraw.training import load_model
+    from fastdraw.training.loop import pick_device
 
     model, settings = load_model(args.run, args.device)
     settings = settings.model_copy(update={"data": settings.data.at(args.root)})
-    text = json.dumps(measure(model, settings, args.images), indent=2)
+    classifier = None
+    if args.classifier is not None:
+        if settings.model.labels not in ("digits", "last"):
+            raise FastdrawError(f"{args.run} is told no digits, so no classifier can read whether it drew them")
+        classifier = load_classifier(args.classifier, pick_device(args.device))
+    text = json.dumps(measure(model, settings, args.images, classifier, args.importance or 0), indent=2)
     print(text)
     write_atomically(args.run / "evaluation.json", f"{text}\n".encode())
 
 
-def measure(model: "Draw", settings: "Settings", images: int) -> dict[str, Any]:
+def measure(
+    model: "Draw",
+    settings: "Settings",
+    images: int,
+    classifier: "DigitClassifier | None" = None,
+    samples: int = 0,
+) -> dict[str, Any]:
     """Measure a model on `images` drawn images, and test ones in whole batches, of every length that it was trained on.
 
+    Args:
+        classifier: to read what is drawn and redrawn, of 1 to 4 digits.
+        samples: of z for each image in the importance-weighted bound; 0 leaves it out.
     Returns:
-        test: nll, kl and bound in nats per image, each length weighted as in training, and so for each length alone;
-        accuracy: for each length, how many drawn images are read as asked in all digits, with a Wilson 95 % interval;
-        reader: the reader's accuracy on held-out real digits; settings; versions.
+        test: nll, kl and bound in nats per image, each length weighted as in training, and so for each length alone,
+        there with the KL of every step and the importance-weighted bound; accuracy, where digits lie in slots: for each
+        length, how many drawn images are read as asked in all digits, with a Wilson 95 % interval; reader: the reader's
+        accuracy on held-out real digits; classifier: what it reads right, by length; settings; versions.
     """
     import torch
 
     import fastdraw
-    from fastdraw.cli.drawing import draw_images
-    from fastdraw.data import load_cells
-    from fastdraw.evaluation import accuracy, read_digits, reader_accuracy, train_reader
+    from fastdraw.evaluation import importance_weighted_bound
     from fastdraw.training import held_out_source, measure_bound
+    from fastdraw.training.bound import measure_kl_by_step
 
-    root = settings.data.root
-    weights = {length: weight for length, weight in enumerate(settings.data.lengths, 1) if weight > 0}
-    reader = train_reader(load_cells(root, "train"), SEED)
-    bounds, accuracies = {}, {}
-    # One stream for all: the noise of a drawing owes nothing to the digits that it is asked for.
-    generator = torch.Generator().manual_seed(SEED)
+    data = settings.data
+    bounds = {}
     batch = min(BATCH, images)
-    for length in weights:
-        alone = settings.data.model_copy(update={"lengths": tuple(float(length == other) for other in range(1, 5))})
-        bound = measure_bound(model, held_out_source(alone, batch), math.ceil(images / batch))
-        bounds[length] = bound._asdict() | {"bound": sum(bound)}
-        asked = torch.randint(10, (images, length), generator=generator)
-        read = read_digits(reader, draw_images(model, asked, generator), length)
-        accuracies[length] = accuracy(read, asked)._asdict()
-    total = sum(weights.values())
-    mean = {key: sum(weights[length] * bounds[length][key] for length in weights) / total for key in bounds[length]}
+    batches = math.ceil(images / batch)
+    for length in data.trained:
+        source = held_out_source(data.alone(length), batch)
+        bound = measure_bound(model, source, batches)
+        bounds[length] = bound._asdict() | {
+            "bound": sum(bound),
+            "kl_by_step": measure_kl_by_step(model, source, batches),
+        }
+        if samples:
+            weighted = importance_weighted_bound(model, source, batches, samples)
+            bounds[length]["importance_weighted"] = weighted._asdict() | {"samples": samples}
+    total = sum(data.trained.values())
+    mean = {
+        key: sum(weight * bounds[length][key] for length, weight in data.trained.items()) / total
+        for key in ("nll", "kl", "bound")
+    }
     return {
         "test": mean | {"by_length": bounds},
-        "accuracy": accuracies,
-        "reader": reader_accuracy(reader, load_cells(root, "test"))._asdict(),
+        **(_read(model, data, images) if data.source == "mnist" else {}),
+        **(_classify(model, data, images, classifier) if classifier is not None else {}),
         "settings": settings.model_dump(mode="json"),
         "versions": {
             "fastdraw": fastdraw.__version__,
@@ -85,3 +119,38 @@ def measure(model: "Draw", settings: "Settings", images: int) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def _read(model: "Draw", data: "DataSettings", images: int) -> dict[str, Any]:
+    """How many drawn images a reader of single slots reads as asked, and how well it reads real digits."""
+    import torch
+
+    from fastdraw.data import load_cells
+    from fastdraw.evaluation import accuracy, read_digits, reader_accuracy, train_reader
+    from fastdraw.evaluation.judging import draw_images
+
+    reader = train_reader(load_cells(data.root, "train"), SEED)
+    # One stream for all: the noise of a drawing owes nothing to the digits that it is asked for.
+    generator = torch.Generator().manual_seed(SEED)
+    accuracies = {}
+    for length in data.trained:
+        asked = torch.randint(10, (images, length), generator=generator)
+        drawn = draw_images(model, asked, torch.full((images,), length), generator)
+        accuracies[length] = accuracy(read_digits(reader, drawn, length), asked)._asdict()
+    return {"accuracy": accuracies, "reader": reader_accuracy(reader, load_cells(data.root, "test"))._asdict()}
+
+
+def _classify(model: "Draw", data: "DataSettings", images: int, classifier: "DigitClassifier") -> dict[str, Any]:
+    """What a classifier reads right of real test images, of drawings and of reconstructions, by length."""
+    from fastdraw.evaluation.judging import judge_prior, judge_reconstructions, judge_test_images
+    from fastdraw.training import held_out_images
+
+    counts = {}
+    for length in data.trained:
+        batch = held_out_images(data, length, images)
+        counts[length] = {
+            "test images": judge_test_images(classifier, batch).model_dump(),
+            "drawn": judge_prior(model, classifier, batch, SEED).model_dump(),
+            "redrawn": judge_reconstructions(model, classifier, batch, SEED).model_dump(),
+        }
+    return {"classifier": counts}

@@ -1,17 +1,15 @@
 """fastdraw reproduce"""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastdraw.cli.arguments import Parser, count, device_argument, folder, parse_settings_arguments
+from fastdraw.cli.arguments import Parser, UsageError, count, folder, parse_settings_arguments
 
 if TYPE_CHECKING:
-    from fastdraw.evaluation.table2 import Model, RunCounts
-    from fastdraw.models.classifier import DigitClassifier
+    from fastdraw.evaluation.table2 import Model
     from fastdraw.training import Settings
 
+TITLES = {"mnist": "multi-digit MNIST", "svhn": "SVHN"}
 PRESETS: "dict[Model, str]" = {"rnnDRAW": "rnndraw", "seqDRAW": "seqdraw", "seqDRAW-cur": "seqdraw-cur"}
 LENGTHS = (1, 2, 3)
 SEED = 0
@@ -27,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     first = Parser(prog="fastdraw reproduce", add_help=False)
     first.add_argument("--data", default="mnist")
     first.add_argument("--size", default="paper")
-    chosen = first.parse_known_args(argv)[0]
+    early = first.parse_known_args(argv)[0]
 
     parser = Parser(
         prog="fastdraw reproduce",
@@ -52,38 +50,66 @@ def main(argv: Sequence[str]) -> None:
         "--images", metavar="INT", type=count, default=1000, help="drawn and redrawn, of each length (default: 1000)"
     )
     parser.add_argument("--out", metavar="DIR", type=folder, required=True, help="folder for the table and the runs")
-    device_argument(parser)
-    presets = {model: _preset(name, chosen.data, chosen.size) for model, name in PRESETS.items()}
+    presets = {model: _preset(name, early.data, early.size) for model, name in PRESETS.items()}
     args, _ = parse_settings_arguments(parser, argv, presets["seqDRAW"])
 
     from fastdraw.evaluation import comparison_curves, load_classifier
-    from fastdraw.evaluation.judging import count as count_right
-    from fastdraw.evaluation.judging import sequence_accuracy
-    from fastdraw.evaluation.table2 import Results, render_table2
+    from fastdraw.evaluation.judging import judge_prior, judge_reconstructions, judge_test_images
+    from fastdraw.evaluation.table2 import Results, RunCounts, render_table2
     from fastdraw.files import write_atomically
-    from fastdraw.training import Run, held_out_images, resolve, train_or_resume
+    from fastdraw.training import Run, held_out_images, load_model, resolve, train_or_resume
+    from fastdraw.training.loop import pick_device
     from fastdraw.training.settings import fields
 
     overrides = {name: value for name, value in vars(args).items() if name in fields()}
+    if "seed" in overrides:
+        raise UsageError("a table takes several seeds: give --seeds")
     settings = {model: resolve(preset, overrides) for model, preset in presets.items()}
-    classifier = load_classifier(args.classifier, args.device)
-    data = settings["seqDRAW"].data
-    real = {length: held_out_images(data, length, args.images) for length in LENGTHS}
-    own = {length: count_right(sequence_accuracy(classifier, *batch)) for length, batch in real.items()}
+    device = settings["seqDRAW"].device
+    classifier = load_classifier(args.classifier, pick_device(device))
+    real = {length: held_out_images(settings["seqDRAW"].data, length, args.images) for length in LENGTHS}
+    own = {length: judge_test_images(classifier, batch) for length, batch in real.items()}
     args.out.mkdir(parents=True, exist_ok=True)
 
-    runs: list[RunCounts] = []
-    rows: dict[str, list[dict[str, Any]]] = {}
+    counts: list[RunCounts] = []
+    curves: list[tuple[str, list[dict[str, Any]]]] = []
     for seed in args.seeds:
         for model, of_model in settings.items():
-            run = args.out / f"{model}-{seed}"
-            print(f"{model}, seed {seed}: {run}", flush=True)
-            train_or_resume(of_model.model_copy(update={"seed": seed}), run)
-            runs.append(_measure(model, seed, run, classifier, real, args.device))
-            rows[f"{model}, seed {seed}"] = Run.open(run).metrics()
-            sections = {name: json.loads(chosen.model_dump_json(exclude={"seed"})) for name, chosen in settings.items()}
-            results = Results(data=TITLES[args.data], classifier=own, settings=sections, runs=runs)
+            out = args.out / f"{model}-{seed}"
+            print(f"{model}, seed {seed}: {out}", flush=True)
+            train_or_resume(of_model.model_copy(update={"seed": seed}), out)
+            rows = Run.open(out).metrics()
+            trained, _ = load_model(out, device)
+            counts.append(
+                RunCounts(
+                    model=model,
+                    seed=seed,
+                    steps=of_model.steps,
+                    seconds=rows[-1]["seconds"],
+                    prior={length: judge_prior(trained, classifier, batch, SEED) for length, batch in real.items()},
+                    reconstructed={
+                        length: judge_reconstructions(trained, classifier, batch, SEED)
+                        for length, batch in real.items()
+                    },
+                )
+            )
+            curves.append((model, rows))
+            results = Results(
+                data=TITLES[args.data],
+                classifier=own,
+                settings={m: _shown(s) for m, s in settings.items()},
+                runs=counts,
+            )
             write_atomically(args.out / "results.json", f"{results.model_dump_json(indent=2)}\n".encode())
             write_atomically(args.out / "table2.md", render_table2(results).encode())
-    comparison_curves(rows, args.out / "curves.png")
+    comparison_curves(curves, args.out / "curves.png")
     print(f"wrote table2.md, results.json and curves.png to {args.out}")
+
+
+def _preset(model: str, data: str, size: str) -> str:
+    return f"{model}-{data}" + (f"+small-{data}" if size == "small" else "")
+
+
+def _shown(settings: "Settings") -> dict[str, Any]:
+    """The settings but for those that differ from seed to seed or from user to user."""
+    return settings.model_dump(mode="json", exclude={"seed": True, "data": {"root", "download"}})

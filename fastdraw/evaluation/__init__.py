@@ -1,17 +1,6 @@
-"""What trained models are judged by: pictures to look at, claims as numbers, and a reader that counts digits."""
+"""What trained models are judged by: pictures, claims as numbers, and networks that count how many digits they read."""
 
 from fastdraw.evaluation.claims import drawing_claims, image_claims, render_claims
-from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
-from fastdraw.evaluation.pictures import (
-    generation_gif,
-    generation_strip,
-    reconstruction_gif,
-    reconstruction_grid,
-    sample_grid,
-)
-from fastdraw.evaluation.plots import attention_map, curves, mean_attention
-"""What trained models are judged by: pictures to look at, and networks that count how many digits they can read."""
-
 from fastdraw.evaluation.classifier import (
     Augmentation,
     SequenceAccuracy,
@@ -23,26 +12,34 @@ from fastdraw.evaluation.classifier import (
     sequence_accuracy,
     train_classifier,
 )
-from fastdraw.evaluation.pictures import generation_gif, generation_strip, reconstruction_grid, sample_grid
-from fastdraw.evaluation.plots import attention_map, curves
+from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
+from fastdraw.evaluation.pictures import (
+    generation_gif,
+    generation_strip,
+    reconstruction_gif,
+    reconstruction_grid,
+    sample_grid,
+)
+from fastdraw.evaluation.plots import attention_map, comparison_curves, curves, mean_attention
 from fastdraw.evaluation.reader import Accuracy, accuracy, read_digits, reader_accuracy, train_reader
 
 __all__ = [
     "Accuracy",
-    "ImportanceBound",
     "Augmentation",
+    "ImportanceBound",
     "SequenceAccuracy",
     "accuracy",
     "attention_map",
     "augment",
+    "comparison_curves",
     "curves",
     "drawing_claims",
     "generation_gif",
     "generation_strip",
     "image_claims",
     "importance_weighted_bound",
-    "mean_attention",
     "load_classifier",
+    "mean_attention",
     "measure_classifier",
     "read_digits",
     "read_sequences",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastdraw.data import Batch
-from fastdraw.evaluation.classifier import SequenceAccuracy, sequence_accuracy
+from fastdraw.evaluation.classifier import sequence_accuracy
 from fastdraw.evaluation.table2 import Counts
 from fastdraw.models import Draw
 from fastdraw.models.classifier import DigitClassifier
@@ -14,35 +14,29 @@ from fastdraw.models.classifier import DigitClassifier
 CHUNK = 100  # images that go through the model at once
 
 
+def judge_test_images(classifier: DigitClassifier, batch: Batch) -> Counts:
+    """How many real images are read right: what the classifier is worth itself."""
+    return _count(classifier, batch.image, batch)
+
+
 def judge_prior(model: Draw, classifier: DigitClassifier, batch: Batch, seed: int) -> Counts:
     """How many images drawn from the prior, asked for with the labels of a batch, are read as asked."""
-    return count(sequence_accuracy(classifier, draw_images(model, batch, seed), batch.labels, batch.lengths))
+    generator = torch.Generator().manual_seed(seed)
+    return _count(classifier, draw_images(model, batch.labels, batch.lengths, generator), batch)
 
 
 def judge_reconstructions(model: Draw, classifier: DigitClassifier, batch: Batch, seed: int) -> Counts:
     """How many images of a batch are read right after the model encoded and redrew them."""
-    return count(sequence_accuracy(classifier, redraw_images(model, batch, seed), batch.labels, batch.lengths))
-
-
-def count(shares: SequenceAccuracy) -> Counts:
-    """The numbers behind the shares."""
-    predicted, given, digits = shares
-    return Counts(
-        images=predicted.total,
-        predicted_length=predicted.correct,
-        given_length=given.correct,
-        digits=digits.correct,
-    )
+    return _count(classifier, redraw_images(model, batch, seed), batch)
 
 
 @torch.no_grad()
-def draw_images(model: Draw, batch: Batch, seed: int) -> Tensor:
-    """Draw the labels of a batch from the prior: images (B, C, H, W) in [0, 1], on the CPU."""
-    generator = torch.Generator().manual_seed(seed)
+def draw_images(model: Draw, labels: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw labels (B, L), of which lengths (B,) count, from the prior: images (B, C, H, W) in [0, 1], on the CPU."""
     images = []
-    for labels, lengths in zip(batch.labels.split(CHUNK), batch.lengths.split(CHUNK), strict=True):
-        noise = model.noise(*labels.shape, generator)
-        canvas = model.sample(labels.to(noise.device), lengths.to(noise.device), noise)
+    for part, counts in zip(labels.split(CHUNK), lengths.split(CHUNK), strict=True):
+        noise = model.noise(*part.shape, generator)
+        canvas = model.sample(part.to(noise.device), counts.to(noise.device), noise)
         images.append(cast(Tensor, canvas).sigmoid().cpu())
     return torch.cat(images)
 
@@ -56,3 +50,13 @@ def redraw_images(model: Draw, batch: Batch, seed: int) -> Tensor:
         noise = model.noise(*part[1].shape, generator)
         images.append(model(*(tensor.to(noise.device) for tensor in part), noise).canvas.sigmoid().cpu())
     return torch.cat(images)
+
+
+def _count(classifier: DigitClassifier, images: Tensor, asked: Batch) -> Counts:
+    predicted, given, digits = sequence_accuracy(classifier, images, asked.labels, asked.lengths)
+    return Counts(
+        images=predicted.total,
+        predicted_length=predicted.correct,
+        given_length=given.correct,
+        digits=digits.correct,
+    )

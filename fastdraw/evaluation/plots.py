@@ -62,9 +62,13 @@ def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p
     axes = figure.subplots()
     models = list(dict.fromkeys(model for model, _ in runs))
     for place, (model, rows) in enumerate(runs):
-        points = np.asarray([(row["step"], row["loss"]) for row in rows if row["split"] == "test"], float).reshape(-1, 2)
+        points = np.asarray([(row["step"], row["loss"]) for row in rows if row["split"] == "test"], float).reshape(
+            -1, 2
+        )
         label = model if all(model != other for other, _ in runs[:place]) else None
-        axes.plot(*points.T, color=COLOURS[models.index(model) % len(COLOURS)], marker="o", markersize=3, label=label)
+        axes.plot(
+            steps, losses, color=COLOURS[models.index(model) % len(COLOURS)], marker="o", markersize=3, label=label
+        )
     axes.set(title="negative bound on test images", xlabel="training step", ylabel="nats per image")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
