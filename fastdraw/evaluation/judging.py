@@ -35,7 +35,7 @@ def draw_images(model: Draw, labels: Tensor, lengths: Tensor, generator: torch.G
     """Draw labels (B, L), of which lengths (B,) count, from the prior: images (B, C, H, W) in [0, 1], on the CPU."""
     images = []
     for part, counts in zip(labels.split(CHUNK), lengths.split(CHUNK), strict=True):
-        noise = model.noise(*part.shape, generator)
+        noise = model.noise(len(part), part.shape[1], generator)
         canvas = model.sample(part.to(noise.device), counts.to(noise.device), noise)
         images.append(cast(Tensor, canvas).sigmoid().cpu())
     return torch.cat(images)
@@ -47,7 +47,7 @@ def redraw_images(model: Draw, batch: Batch, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     images = []
     for part in zip(*(tensor.split(CHUNK) for tensor in batch), strict=True):
-        noise = model.noise(*part[1].shape, generator)
+        noise = model.noise(len(part[1]), part[1].shape[1], generator)
         images.append(model(*(tensor.to(noise.device) for tensor in part), noise).canvas.sigmoid().cpu())
     return torch.cat(images)
 

@@ -62,13 +62,10 @@ def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p
     axes = figure.subplots()
     models = list(dict.fromkeys(model for model, _ in runs))
     for place, (model, rows) in enumerate(runs):
-        points = np.asarray([(row["step"], row["loss"]) for row in rows if row["split"] == "test"], float).reshape(
-            -1, 2
-        )
+        steps, losses = zip(*((row["step"], row["loss"]) for row in rows if row["split"] == "test"), strict=True)
         label = model if all(model != other for other, _ in runs[:place]) else None
-        axes.plot(
-            steps, losses, color=COLOURS[models.index(model) % len(COLOURS)], marker="o", markersize=3, label=label
-        )
+        colour = COLOURS[models.index(model) % len(COLOURS)]
+        axes.plot(steps, losses, color=colour, marker="o", markersize=3, label=label)
     axes.set(title="negative bound on test images", xlabel="training step", ylabel="nats per image")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, max_pool2d, pad, unfold
 
-from .draw import DIGITS, LARGEST
+from .draw import LARGEST
 
+DIGITS = 10
 MAPS = (48, 64, 128, 160, 192, 192, 192, 192)  # of the convolutional layers, which pool with strides 2, 1, 2, 1, ...
 LOCAL = 192
 DENSE = 3072

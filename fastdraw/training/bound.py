@@ -48,6 +48,7 @@ def measure_kl_by_step(model: Draw, source: Source, batches: int) -> list[float]
     kls = []
     for index in range(batches):
         batch = source.batch(index)
-        noise = model.noise(*batch.labels.shape, generator)
+        count, length = batch.labels.shape
+        noise = model.noise(count, length, generator)
         kls.append(model(*(tensor.to(noise.device) for tensor in batch), noise).kl.mean(1))
     return torch.stack(kls).mean(0).tolist()
