@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 from tqdm import tqdm
 
-from fastdraw.data import Batch
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.reader import Accuracy, accuracy
 from fastdraw.files import write_atomically
 from fastdraw.models.classifier import ClassifierConfig, DigitClassifier, Logits, decode, sequence_loss
 from fastdraw.training.checkpoint import check_layout, read_checkpoint, write_checkpoint
+from fastdraw.training.sources import Source
 
 CONFIG, METRICS, MODEL = "config.json", "metrics.json", "model.safetensors"
 PEAK_LEARNING_RATE = 3e-3
@@ -24,12 +24,6 @@ WEIGHT_DECAY = 1e-2
 WARMUP = 0.15
 SMOOTHING = 0.98
 PART = 500  # images that are read at a time, as the activations of all at once would take gigabytes
-
-
-class Source(Protocol):
-    """Batches by number, of images with sequences of mixed lengths."""
-
-    def mixed_batch(self, index: int) -> Batch: ...
 
 
 class Augmentation(BaseModel):

@@ -117,13 +117,13 @@ def test_the_loss_is_that_of_length_and_present_digits() -> None:
 
 def test_decoding_finds_the_most_probable_sequence() -> None:
     logits = Logits(torch.randn(12, 3), 2 * torch.randn(12, 3, 10))
-    length, digits = logits.length.log_softmax(1), logits.digits.log_softmax(2)
+    length, digits = logits.length.log_softmax(1).tolist(), logits.digits.log_softmax(2).tolist()
     labels, lengths = decode(logits)
     chosen = set()
     for row in range(12):
         scores = {
-            sequence: float(length[row, count - 1])
-            + sum(float(digits[row, count - 1 - place, symbol]) for place, symbol in enumerate(sequence))
+            sequence: length[row][count - 1]
+            + sum(digits[row][count - 1 - place][symbol] for place, symbol in enumerate(sequence))
             for count in (1, 2, 3)
             for sequence in product(range(10), repeat=count)
         }
