@@ -16,6 +16,7 @@ COMMANDS = {
     "reconstruct": "show test images beside what the model makes of them",
     "figures": "make the figures of the seqDRAW paper, and measure what it claims about them",
     "evaluate": "measure the test bound and how well the drawn digits can be read",
+    "train-classifier": "train the network that judges drawn digit sequences",
     "demo": "train on the digits in this package, draw and test, in a few minutes",
     "data": "show what a model is trained on, prepared as it is for training",
     "info": "show versions, devices and what can run here",
@@ -34,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = Parser(
             prog="fastdraw",
             description="Recurrent attention models that draw digits.",
-            epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, text in COMMANDS.items()),
+            epilog="commands:\n" + "\n".join(f"  {name:17} {text}" for name, text in COMMANDS.items()),
         )
         parser.add_argument(
             "command", metavar="COMMAND", choices=COMMANDS, help="one of those below; COMMAND --help says more"
         )
         # Everything after the command is the command's own.
         command = parser.parse_args(argv[:1]).command
-        importlib.import_module(f"fastdraw.cli.{command}").main(argv[1:])
+        importlib.import_module(f"fastdraw.cli.{command.replace('-', '_')}").main(argv[1:])
     except UsageError as error:
         return _fail(error, 2)
     except FastdrawError as error:

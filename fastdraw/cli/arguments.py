@@ -77,9 +77,9 @@ def device_argument(parser: Parser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
 
-def seed_argument(parser: Parser) -> None:
-    """Add the seed of the noise."""
-    parser.add_argument("--seed", metavar="INT", type=_seed, default=0, help="of the noise (default: %(default)s)")
+def seed_argument(parser: Parser, of: str = "the noise") -> None:
+    """Add the seed of the noise, or of something else."""
+    parser.add_argument("--seed", metavar="INT", type=_seed, default=0, help=f"of {of} (default: %(default)s)")
 
 
 def count(text: str) -> int:
