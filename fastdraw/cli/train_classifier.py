@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
         "whole sequences with the length predicted, with the length given, and single digits.\n"
         "Writes config.json, model.safetensors and metrics.json.",
         epilog="examples:\n  fastdraw train-classifier --source mnist --out judge\n"
-        "  fastdraw train-classifier --source svhn --root svhn --steps 3000 --out judge-svhn",
+        "  fastdraw train-classifier --source svhn --root svhn --steps 10000 --out judge-svhn",
     )
     parser.add_argument("--source", choices=("mnist", "svhn"), required=True, help="multi-digit MNIST, or SVHN")
     parser.add_argument(
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--dropout", metavar="X", type=float, default=0.0, help="share of every hidden layer (default: %(default)s)"
     )
-    parser.add_argument("--steps", metavar="INT", type=count, default=4000, help="batches (default: %(default)s)")
+    parser.add_argument("--steps", metavar="INT", type=count, default=3000, help="batches (default: %(default)s)")
     parser.add_argument(
         "--batch-size", metavar="INT", type=count, default=32, help="images in a batch (default: %(default)s)"
     )

@@ -30,7 +30,7 @@ class ClassifierConfig(BaseModel):
     height: int = Field(32, ge=1, le=LARGEST, description="of the image in pixels")
     width: int = Field(64, ge=1, le=LARGEST, description="of the image in pixels")
     channels: int = Field(1, ge=1, le=LARGEST, description="of the image")
-    # The paper drops, and does not say how much. In a training of minutes every share that was tried did harm.
+    # The paper drops, and does not say how much. In a training of minutes 0.2 costs more than it gives.
     dropout: float = Field(0.0, ge=0, lt=1, description="share of every hidden layer that is dropped in training")
 
 
