@@ -10,7 +10,7 @@ from fastdraw.cli.arguments import Parser, folder, parse_settings_arguments
 from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
-    from fastdraw.training import Settings
+    pass
 
 IMAGES = 500
 ROWS = 4
@@ -34,11 +34,14 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.cli.evaluate import measure
     from fastdraw.evaluation import Accuracy, attention_map, curves, generation_gif, generation_strip, sample_grid
     from fastdraw.files import write_atomically
-    from fastdraw.training import Run, load_model
+    from fastdraw.training import Run, load_model, train_or_resume
 
     start = time.monotonic()
     out: Path = args.out
-    _train(settings, out)
+    try:
+        train_or_resume(settings, out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped: the same command goes on from here") from None
     rows = Run.open(out).metrics()
     if not rows:
         raise FastdrawError(f"{out} is trained, but its metrics.jsonl is gone or empty: give another --out")
@@ -69,18 +72,3 @@ def main(argv: Sequence[str]) -> None:
         print(f"drawn images of {drawn} digit{'s' * (drawn > 1)} read as asked: {Accuracy(**share)}")
     print(f"held-out real digits read right: {Accuracy(**metrics['reader'])}")
     print(f"wrote samples.png, strips.png, generation.gif, curves.png, attention.png and metrics.json to {out}")
-
-
-def _train(settings: "Settings", out: Path) -> None:
-    from fastdraw.training import Run, resume, train
-
-    run = Run(out)
-    try:
-        if not run.settings_path.exists():
-            train(settings, out)
-        elif run.settings() == settings:
-            resume(out)
-        else:
-            raise FastdrawError(f"{out} holds a run of other settings: give another --out")
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped: the same command goes on from here") from None

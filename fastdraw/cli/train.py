@@ -1,5 +1,6 @@
 """fastdraw train"""
 
+import os
 from collections.abc import Sequence
 
 from fastdraw.cli.arguments import Parser, folder, parse_settings_arguments
@@ -26,5 +27,6 @@ def main(argv: Sequence[str]) -> None:
 
     from fastdraw.training import train
 
-    print(f"settings: {settings.model_dump_json()}")
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts
+        print(f"settings: {settings.model_dump_json()}")
     train(settings, args.out)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastdraw.data import Batch
 from fastdraw.models import Draw
@@ -19,16 +19,23 @@ class Bound(NamedTuple):
     kl: float
 
 
-def nll_and_kl(model: Draw, batch: Batch, generator: torch.Generator, samples: int = 1) -> Tensor:
-    """Mean -log p(x | z) and mean KL over the images of a batch (2,), in nats, each image with `samples` samples of z.
-
-    Minus their sum is the estimate of paper 000, eq. 19, with the sum over samples around both terms, as the KL of a
-    step depends on the z of the steps before.
-    """
-    if samples > 1:
-        batch = Batch(*(tensor.repeat_interleave(samples, dim=0) for tensor in batch))
+def nll_and_kl(model: Draw, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Mean -log p(x | z) and mean KL over the images of a batch (2,), in nats, with one sample of z for each image."""
     count, length = batch.labels.shape
-    noise = model.noise(count, length, generator)
+    return mean_terms(model, batch, model.noise(count, length, generator))
+
+
+def repeat(batch: Batch, samples: int) -> Batch:
+    """Every image `samples` times, one after the other, so that each has as many samples of z in `mean_terms`.
+
+    Minus the sum of these terms is then the estimate of paper 000, eq. 19, with the sum over samples around both terms,
+    as the KL of a step depends on the z of the steps before.
+    """
+    return Batch(*(tensor.repeat_interleave(samples, dim=0) for tensor in batch))
+
+
+def mean_terms(model: nn.Module, batch: Batch, noise: Tensor) -> Tensor:
+    """The same with noise (T, B, Z) on the model's device; the model may be one that is wrapped for many processes."""
     output = model(*(tensor.to(noise.device) for tensor in batch), noise)
     return torch.stack([output.nll.mean(), output.kl.sum(0).mean()])
 

@@ -14,7 +14,7 @@ import fastdraw
 from fastdraw.errors import FastdrawError
 from fastdraw.files import write_atomically
 
-FORMAT, VERSION = "fastdraw-checkpoint", 1
+FORMAT, VERSION = "fastdraw-checkpoint", 2
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 

@@ -6,20 +6,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fastdraw.errors import FastdrawError
 from fastdraw.models import Draw
-from fastdraw.training.bound import measure_bound, nll_and_kl
-from fastdraw.training.checkpoint import write_checkpoint
+from fastdraw.training.bound import Bound, mean_terms, measure_bound, repeat
+from fastdraw.training.checkpoint import read_checkpoint, write_checkpoint
+from fastdraw.training.distributed import Group, joined, share, unsynchronised
 from fastdraw.training.run import MetricsFile, Run
 from fastdraw.training.settings import DEVICE, Settings
 from fastdraw.training.sources import Source, held_out_source, training_source
@@ -31,41 +32,72 @@ SAMPLES = 16
 def train(settings: Settings, folder: Path) -> None:
     """Train from the start to the last step and leave a run in the folder.
 
+    Under torchrun every process calls this; the first one writes, and raises what ends them all.
+
     Raises:
-        FastdrawError: the folder holds a run, another process trains in it, no data, a loss that is not finite, a file
-            that cannot be written.
-        KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
+        FastdrawError: the folder holds a run, another process trains in it, no data, a batch that cannot be shared
+            out, a loss that is not finite or has exploded, a file that cannot be written, a process that is lost.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
+        SystemExit: another process of the run raises one of these.
     """
-    run = Run.create(folder)
-    state, sources = _state(settings), _sources(settings)
-    with run.locked():
-        Run.create(folder)  # another process may have been faster
-        run.save_settings(settings)
-        _loop(run, settings, state, *sources)
+    with joined() as group, ExitStack() as held:
+        group.check(settings)
+        run = group.from_first(lambda: Run.create(folder))
+        state, sources = _state(settings, group), _sources(settings, group)
+
+        def claim() -> None:
+            held.enter_context(run.locked())
+            Run.create(folder)  # another process may have been faster
+            run.save_settings(settings)
+
+        group.from_first(claim)
+        _loop(run, settings, state, *sources, group)
 
 
 def resume(folder: Path, steps: int | None = None) -> None:
     """Go on with a run from its checkpoint, to `steps` steps in all where given; raises as `train`.
 
-    On the same machine, with the same number of threads and steps, a run that was killed at any moment and resumed ends
-    bit for bit where an undisturbed run ends.
+    On the same machine, with the same number of processes, threads and steps, a run that was killed at any moment and
+    resumed ends bit for bit where an undisturbed run ends. With another number of processes it is the same run but for
+    the order in which sums are rounded.
     """
-    run = Run.open(folder)
-    with run.locked():
-        settings = run.settings()
-        if steps is not None:
-            settings = settings.with_steps(steps)
-        state = _state(settings)
-        if run.checkpoint_path.exists():
-            state.restore(run.checkpoint_path)
+    with joined() as group, ExitStack() as held:
+
+        def claim() -> tuple[Run, Settings]:
+            run = Run.open(folder)
+            held.enter_context(run.locked())
+            settings = run.settings()
+            return run, settings if steps is None else settings.with_steps(steps)
+
+        run, settings = group.from_first(claim)
+        group.check(settings)
+        state = _state(settings, group)
+        _restore(run, state, group)
         if settings.steps < state.step:
-            raise FastdrawError(f"{folder} is at step {state.step} already: --steps must be at least that, got {steps}")
+            message = f"{folder} is at step {state.step} already: --steps must be at least that, got {steps}"
+            group.stop(FastdrawError(message))
         if settings.steps == state.step:
-            print(f"{folder} has taken all its {state.step} steps: to train on, give more --steps")
+            if group.first:
+                print(f"{folder} has taken all its {state.step} steps: to train on, give more --steps")
             return
-        sources = _sources(settings)
-        run.save_settings(settings)
-        _loop(run, settings, state, *sources)
+        sources = _sources(settings, group)
+        group.from_first(lambda: run.save_settings(settings))
+        _loop(run, settings, state, *sources, group)
+
+
+def train_or_resume(settings: Settings, folder: Path) -> None:
+    """Train from the start, or go on with the run of the same settings that the folder holds; raises as `train`.
+
+    Raises:
+        FastdrawError: the folder holds a run of other settings.
+    """
+    run = Run(folder)
+    if not run.settings_path.exists():
+        train(settings, folder)
+    elif run.settings() == settings:
+        resume(folder)
+    else:
+        raise FastdrawError(f"{folder} holds a run of other settings: give another --out")
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[Draw, Settings]:
@@ -101,75 +133,160 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _state(settings: Settings) -> TrainingState:
+def _state(settings: Settings, group: Group) -> TrainingState:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    return TrainingState(settings, pick_device(settings.device))
+    with group.together():
+        state = TrainingState(settings, group.device(settings.device, pick_device))
+    state.processes = group.size
+    return state
 
 
-def _sources(settings: Settings) -> tuple[Source, Source]:
+def _restore(run: Run, state: TrainingState, group: Group) -> None:
+    """Take over the checkpoint that the first process reads, if there is one."""
+    tensors = group.from_first(lambda: read_checkpoint(run.checkpoint_path) if run.checkpoint_path.exists() else None)
+    if tensors is None:
+        return
+    with group.together():
+        state.load(tensors, run.checkpoint_path)
+    if state.processes != group.size and group.first:
+        print(
+            f"note: {state.processes} processes trained up to here, now {group.size}: "
+            f"the same run, but for the order in which sums are rounded"
+        )
+    state.processes = group.size
+
+
+def _sources(settings: Settings, group: Group) -> tuple[Source, Source]:
     """What to train on, and what to test on."""
-    return training_source(settings), held_out_source(settings.data, settings.batch_size)
+    return group.first_per_machine(
+        lambda: (training_source(settings), held_out_source(settings.data, settings.batch_size))
+    )
 
 
-def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, held_out: Source) -> None:
-    model, parameters = state.model, list(state.model.parameters())
-    device = parameters[0].device.type
+def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, held_out: Source, group: Group) -> None:
+    parameters = list(state.model.parameters())
     if state.step == 0:
-        model.set_canvas(source.mean_image())
-    start = time.monotonic()
+        state.model.set_canvas(source.mean_image())
+    model = group.wrap(state.model)
+    if group.size > 1:
+        # After its first backward DDP puts the gradients into another order, in which a ring of processes adds them up
+        # in another one. Done before the first step, a resumed run adds as one that was never stopped.
+        before = state.generator.get_state()
+        _backward(settings, state, model, source, group)
+        state.generator.set_state(before)
+    with (
+        _log(run, settings, state) if group.first else nullcontext() as log,
+        _stop_request(group) as stopping,
+    ):
+        while state.step < settings.steps:
+            state.optimiser.zero_grad()
+            terms = _backward(settings, state, model, source, group)
+            norm = clip_grad_norm_(parameters, settings.optimiser.clip)
+            nll, kl, grad_norm = torch.cat([terms, norm[None]]).tolist()
+            nll, kl, stops = group.mean([nll, kl, float(stopping())])
+            _check_loss(settings, state, nll, kl, grad_norm, group)
+            lr = learning_rate(settings.optimiser, state.step, settings.steps)
+            for param_group in state.optimiser.param_groups:
+                param_group["lr"] = lr
+            state.optimiser.step()
+            if state.average is not None:
+                state.average.update_parameters(state.model)
+
+            state.losses[state.step % len(state.losses)] = nll + kl
+            state.step += 1
+            last, stopped = state.step == settings.steps, stops > 0
+            logged, tested, saved = (
+                last or state.step % every == 0
+                for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
+            )
+            if log:
+                log.advance(nll, kl)
+            with group.together() if logged or tested or saved or stopped else nullcontext():
+                if log and logged:
+                    log.record("train", nll, kl, grad_norm, lr)
+                if log and tested:
+                    bound = measure_bound(state.evaluated, held_out, settings.test_batches)
+                    log.record("test", bound.nll, bound.kl)
+                    log.show(bound, _samples(state.evaluated, held_out))
+                if log and (saved or stopped):
+                    log.metrics.sync()
+                    write_checkpoint(run.checkpoint_path, state.tensors(), settings)
+            if stopped and not last:
+                group.stop(KeyboardInterrupt(f"stopped at step {state.step}: go on with fastdraw resume {run.folder}"))
+
+
+def _backward(settings: Settings, state: TrainingState, model: nn.Module, source: Source, group: Group) -> Tensor:
+    """Leave the gradient of the mean over a whole batch in the weights; return this process' mean NLL and KL (2,)."""
+    batch = repeat((source.mixed_batch if settings.mixed else source.batch)(state.step), settings.samples)
+    count, length = batch.labels.shape
+    noise = state.model.noise(count, length, state.generator)
+    total = noise.new_zeros(2)
+    for number in range(settings.accumulate):
+        index, shares = group.rank * settings.accumulate + number, group.size * settings.accumulate
+        with unsynchronised(model) if number + 1 < settings.accumulate else nullcontext():
+            with torch.autocast(noise.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                terms = mean_terms(model, *share(batch, noise, index, shares)) / settings.accumulate
+            terms.sum().backward()
+        total += terms.detach()
+    return total
+
+
+def _check_loss(
+    settings: Settings, state: TrainingState, nll: float, kl: float, grad_norm: float, group: Group
+) -> None:
+    """Raises: FastdrawError: the loss is not finite, or far above the loss of the steps before."""
+    place = f"at step {state.step + 1}, batch {state.step}"
+    advice = "the last checkpoint is kept, try a lower --optimiser.lr"
+    if not math.isfinite(nll + kl + grad_norm):
+        message = f"NLL {nll:g}, KL {kl:g}, gradient norm {grad_norm:g} {place}: not finite; {advice}"
+        group.stop(FastdrawError(message))
+    usual = state.losses.median().item()
+    if state.step >= len(state.losses) and nll + kl > settings.explode * usual:
+        message = (
+            f"loss {nll + kl:g} {place}: more than {settings.explode:g} times {usual:g}, the median of the "
+            f"{len(state.losses)} steps before; {advice}, or a higher --explode if that is no accident"
+        )
+        group.stop(FastdrawError(message))
+
+
+class _Log:
+    """What a run tells of itself: metrics.jsonl, TensorBoard and the progress bar."""
+
+    def __init__(self, state: TrainingState, metrics: MetricsFile, board: SummaryWriter, bar: tqdm) -> None:
+        self.metrics = metrics
+        self._state, self._board, self._bar = state, board, bar
+        self._before, self._start = metrics.seconds, time.monotonic()
+
+    def advance(self, nll: float, kl: float) -> None:
+        self._bar.set_postfix(nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
+        self._bar.update()
+
+    def record(
+        self, split: str, nll: float, kl: float, grad_norm: float | None = None, lr: float | None = None
+    ) -> None:
+        values = {"loss": nll + kl, "nll": nll, "kl": kl, "grad_norm": grad_norm, "lr": lr}
+        seconds = self._before + time.monotonic() - self._start
+        self.metrics.write({"step": self._state.step, "split": split, **values, "seconds": seconds})
+        for name, value in values.items():
+            if value is not None:
+                self._board.add_scalar(f"{split}/{name}", value, self._state.step)
+
+    def show(self, bound: Bound, samples: Tensor) -> None:
+        self._board.add_images("samples", samples, self._state.step)
+        text = f"test NLL {bound.nll:.2f} + KL {bound.kl:.2f} = {sum(bound):.2f} nats"
+        self._bar.write(f"step {self._state.step}: {text}")
+
+
+@contextmanager
+def _log(run: Run, settings: Settings, state: TrainingState) -> Iterator[_Log]:
     with (
         _write_errors(run),
         closing(MetricsFile(run, state.step)) as metrics,
         closing(SummaryWriter(str(run.tensorboard_path), purge_step=state.step + 1)) as board,
         tqdm(total=settings.steps, initial=state.step, unit="step", disable=None) as bar,
-        _stop_request() as stopping,
     ):
-        before = metrics.seconds
-
-        def record(split: str, nll: float, kl: float, grad_norm: float | None = None, lr: float | None = None) -> None:
-            values = {"loss": nll + kl, "nll": nll, "kl": kl, "grad_norm": grad_norm, "lr": lr}
-            metrics.write({"step": state.step, "split": split, **values, "seconds": before + time.monotonic() - start})
-            for name, value in values.items():
-                if value is not None:
-                    board.add_scalar(f"{split}/{name}", value, state.step)
-
-        while state.step < settings.steps:
-            with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                batch = (source.mixed_batch if settings.mixed else source.batch)(state.step)
-                terms = nll_and_kl(model, batch, state.generator, settings.samples)
-            state.optimiser.zero_grad()
-            terms.sum().backward()
-            norm = clip_grad_norm_(parameters, settings.optimiser.clip)
-            nll, kl, grad_norm = torch.cat([terms.detach(), norm[None]]).tolist()
-            if not math.isfinite(nll + kl + grad_norm):
-                raise FastdrawError(
-                    f"NLL {nll:g}, KL {kl:g}, gradient norm {grad_norm:g} at step {state.step + 1}, "
-                    f"batch {state.step}: not finite; the last checkpoint is kept, try a lower --optimiser.lr"
-                )
-            lr = learning_rate(settings.optimiser, state.step, settings.steps)
-            for group in state.optimiser.param_groups:
-                group["lr"] = lr
-            state.optimiser.step()
-            if state.average is not None:
-                state.average.update_parameters(model)
-
-            state.step += 1
-            last, stopped = state.step == settings.steps, stopping()
-            bar.set_postfix(nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
-            bar.update()
-            if last or state.step % settings.log_every == 0:
-                record("train", nll, kl, grad_norm, lr)
-            if last or state.step % settings.evaluate_every == 0:
-                bound = measure_bound(state.evaluated, held_out, settings.test_batches)
-                record("test", bound.nll, bound.kl)
-                board.add_images("samples", _samples(state.evaluated, held_out), state.step)
-                bar.write(f"step {state.step}: test NLL {bound.nll:.2f} + KL {bound.kl:.2f} = {sum(bound):.2f} nats")
-            if last or stopped or state.step % settings.checkpoint_every == 0:
-                metrics.sync()
-                write_checkpoint(run.checkpoint_path, state.tensors(), settings)
-            if stopped and not last:
-                raise KeyboardInterrupt(f"stopped at step {state.step}: go on with fastdraw resume {run.folder}")
+        yield _Log(state, metrics, board, bar)
 
 
 @torch.no_grad()
@@ -200,8 +317,12 @@ def _write_errors(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks to stop after the step, so that no half-made step is saved; a second one stops at once."""
+def _stop_request(group: Group) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask to stop after the step, so that no half-made step is saved.
+
+    A second one stops at once, but not one of several processes: torchrun passes on what they may have got already, and
+    kills them if they take too long.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -209,10 +330,15 @@ def _stop_request() -> Iterator[Callable[[], bool]]:
 
     def ask(*_: object) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, previous)
+        if group.size == 1:
+            restore()
 
-    previous = signal.signal(signal.SIGINT, ask)
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

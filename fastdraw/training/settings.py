@@ -153,10 +153,13 @@ class Settings(_Section):
     optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
     steps: int = Field(100_000, ge=1, description="training steps in all")
     batch_size: int = Field(100, ge=1, lt=2**31, description="images in a batch")
-    accumulate: int = Field(1, ge=1, description="parts of a batch that go through the model one after the other")
+    accumulate: int = Field(1, ge=1, lt=2**31, description="parts of a batch, taken one after the other to save memory")
     mixed: bool = Field(False, description="batches of images of all lengths; or else of one length each")
     samples: int = Field(1, ge=1, le=1000, description="samples of z for each image in the bound, S")
     seed: int = Field(0, ge=0, lt=2**63, description="of the weights, the batches and the noise")
+    explode: float = Field(
+        10.0, gt=1, description="training stops at a loss this many times the median of the 100 steps before"
+    )
     log_every: int = Field(10, ge=1, description="steps between two rows of training metrics")
     evaluate_every: int = Field(1000, ge=1, description="steps between two measurements of the test bound")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")

@@ -13,6 +13,7 @@ from fastdraw.training.checkpoint import Layout, check_layout, read_checkpoint
 from fastdraw.training.settings import OptimiserSettings, Settings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+WINDOW = 100  # steps whose losses are kept
 
 
 class TrainingState:
@@ -21,6 +22,8 @@ class TrainingState:
     def __init__(self, settings: Settings, device: torch.device) -> None:
         torch.manual_seed(settings.seed)
         self.step = 0
+        self.processes = 1
+        self.losses = torch.zeros(WINDOW, dtype=torch.float64)  # of step s at s mod WINDOW
         self.model = Draw(settings.model).to(device)
         self.optimiser = torch.optim.Adam(
             self.model.parameters(), lr=settings.optimiser.lr, betas=settings.optimiser.betas
@@ -47,6 +50,8 @@ class TrainingState:
         return tensors | {
             "random.torch": torch.get_rng_state(),
             "random.noise": self.generator.get_state(),
+            "losses": self.losses,
+            "processes": torch.tensor(self.processes),
             "step": torch.tensor(self.step),
         }
 
@@ -56,7 +61,10 @@ class TrainingState:
         Raises:
             FastdrawError: the file is missing, damaged or of other settings; the state is unchanged.
         """
-        tensors = read_checkpoint(path)
+        self.load(read_checkpoint(path), path)
+
+    def load(self, tensors: dict[str, Tensor], path: Path) -> None:
+        """Take over the tensors of the checkpoint at `path`; raises as `restore` where they do not fit."""
         check_layout(path, tensors, self._layout())
         self.model.load_state_dict(_under("model.", tensors))
         if self.average is not None:
@@ -68,6 +76,8 @@ class TrainingState:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         torch.set_rng_state(tensors["random.torch"])
         self.generator.set_state(tensors["random.noise"])
+        self.losses.copy_(tensors["losses"])
+        self.processes = int(tensors["processes"])
         self.step = int(tensors["step"])
 
     def _layout(self) -> Layout:
@@ -80,6 +90,8 @@ class TrainingState:
         return layout | {
             "random.torch": _kind(torch.get_rng_state()),
             "random.noise": _kind(self.generator.get_state()),
+            "losses": _kind(self.losses),
+            "processes": number,
             "step": number,
         }
 

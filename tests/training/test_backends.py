@@ -9,6 +9,7 @@ import fastdraw
 from fastdraw import dispatch
 from fastdraw.training import loop, train
 from fastdraw.training.checkpoint import read_checkpoint
+from fastdraw.training.distributed import Group
 from fastdraw.training.settings import Settings
 from fastdraw.training.state import TrainingState
 from tests.training.test_loop import rows
@@ -39,8 +40,8 @@ def test_fused_training_is_plain_training(tmp_path: Path, monkeypatch: pytest.Mo
     curve, end = learned(tmp_path / "plain", "reference")
     fused_curve, fused_end = learned(tmp_path / "fused", "cpu")
 
-    def moved(settings: Settings, make=loop._state) -> TrainingState:
-        state = make(settings)
+    def moved(settings: Settings, group: Group, make=loop._state) -> TrainingState:
+        state = make(settings, group)
         with torch.no_grad():
             for parameter in state.model.parameters():
                 parameter.mul_(1 + ULP * torch.randn(parameter.shape).sign())

@@ -81,8 +81,8 @@ def test_bytes_that_are_no_safetensors_are_refused(tmp_path: Path, data: bytes) 
     [
         (None, "no fastdraw checkpoint: its format tag is None"),
         ({"format": "pt"}, "no fastdraw checkpoint: its format tag is 'pt'"),
-        ({"format": "fastdraw-checkpoint", "version": "99"}, "version 99, this fastdraw reads 1"),
-        ({"format": "fastdraw-checkpoint", "version": "1"}, "checksum"),
+        ({"format": "fastdraw-checkpoint", "version": "99"}, "version 99, this fastdraw reads 2"),
+        ({"format": "fastdraw-checkpoint", "version": "2"}, "checksum"),
     ],
     ids=["no-metadata", "foreign", "newer", "no-checksum"],
 )

@@ -2,14 +2,8 @@
 
 import json
 import os
-import random
 import resource
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +13,7 @@ import torch
 from fastdraw.errors import FastdrawError
 from fastdraw.training import Run, loop, resume, train
 from fastdraw.training.checkpoint import read_checkpoint
+from tests.training import warm
 from tests.training.tiny import files, tiny, tiny_arguments
 
 
@@ -37,43 +32,6 @@ def assert_same_end(actual: Path, expected: Path) -> None:
 def rows(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
-
-
-@contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastdraw.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
-    path, deadline = folder / "metrics.jsonl", time.monotonic() + 60
-    while not (path.exists() and f'"step": {step},' in path.read_text()):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def test_run_killed_twice_ends_as_an_undisturbed_run(tmp_path: Path) -> None:
-    steps = 150
-    train(tiny(steps=steps), tmp_path / "undisturbed")
-    first, second = sorted(random.SystemRandom().sample(range(10, steps - 10), 2))
-    killed = tmp_path / "killed"
-    with started("train", *tiny_arguments(steps=steps), "--out", str(killed)) as process:
-        wait_for_step(killed, first, process)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, (first, second)
-    with started("resume", str(killed)) as process:
-        wait_for_step(killed, second, process)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, (first, second)
-    resume(killed)
-    assert_same_end(killed, tmp_path / "undisturbed")
 
 
 def test_bfloat16_trains_float32_weights_along_the_same_curve(tmp_path: Path) -> None:
@@ -130,16 +88,18 @@ def test_crash_around_every_write_loses_nothing(
         assert not list(folder.glob(".*"))
 
 
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_ctrl_c_and_sigterm_write_a_checkpoint_and_say_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "run"
-    with started("train", *tiny_arguments(steps=100_000, checkpoint_every=100_000), "--out", str(folder)) as process:
-        wait_for_step(folder, 7, process)
-        process.send_signal(signal.SIGINT)
-        _, message = process.communicate(timeout=60)
-    assert process.returncode == 130
+    arguments = ["train", *tiny_arguments(steps=100_000, checkpoint_every=100_000), "--out", str(folder)]
+    process = warm.started(arguments, tmp_path / "said")
+    warm.wait_for_step(folder, 7)
+    os.kill(process.pid, number)
+    assert warm.ended([process]) == [130]
     step = int(read_checkpoint(folder / "checkpoint.safetensors")["step"])
     assert step >= 7
-    assert message == f"fastdraw: stopped at step {step}: go on with fastdraw resume {folder}\n"
+    lines = (tmp_path / "said").read_text().splitlines()
+    assert lines[-1] == f"fastdraw: stopped at step {step}: go on with fastdraw resume {folder}"
     assert rows(folder)[-1]["step"] == step
 
 
@@ -192,19 +152,73 @@ def test_training_lowers_the_test_bound_and_logs_both_splits(tmp_path: Path) -> 
 def test_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, saved = loop.nll_and_kl, {}
+    real, saved = loop.mean_terms, {}
 
-    def broken(model: Any, batch: Any, generator: torch.Generator, samples: int) -> torch.Tensor:
-        terms = real(model, batch, generator, samples)
+    def broken(model: Any, batch: Any, noise: torch.Tensor) -> torch.Tensor:
+        terms = real(model, batch, noise)
         saved["steps"] = saved.get("steps", 0) + 1
         return terms * float("nan") if saved["steps"] == 7 else terms
 
-    monkeypatch.setattr(loop, "nll_and_kl", broken)
+    monkeypatch.setattr(loop, "mean_terms", broken)
     with pytest.raises(FastdrawError, match=r"at step 7, batch 6: not finite; the last checkpoint is kept"):
         train(tiny(), tmp_path)
     tensors = read_checkpoint(tmp_path / "checkpoint.safetensors")
     assert tensors["step"] == 4
     assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def multiplied(monkeypatch: pytest.MonkeyPatch, factor: float, after: int) -> None:
+    """The loss is `factor` times what it should be at every step after the given one of this process."""
+    real, calls = loop.mean_terms, 0
+
+    def terms(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return real(*args) * (factor if calls > after else 1.0)
+
+    monkeypatch.setattr(loop, "mean_terms", terms)
+
+
+LONG = {"steps": 120, "checkpoint_every": 8, "evaluate_every": 1000, "data__lengths": (1, 0, 0, 0)}
+
+
+def test_exploding_loss_names_step_and_batch_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        multiplied(patch, 20.0, 108)
+        with pytest.raises(
+            FastdrawError,
+            match=r"^loss [0-9.]+ at step 109, batch 108: more than 10 times [0-9.]+, the median of the 100 steps "
+            r"before; the last checkpoint is kept, try a lower --optimiser.lr, or a higher --explode",
+        ):
+            train(tiny(**LONG), tmp_path)
+    assert len([row for row in rows(tmp_path) if row["split"] == "train"]) == 108
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors")["step"] == 104
+    # The median survives the stop: it is of steps before it, too.
+    multiplied(monkeypatch, 20.0, 5)
+    with pytest.raises(FastdrawError, match="at step 110, batch 109: more than 10 times"):
+        resume(tmp_path)
+
+
+def test_weights_that_explode_stop_the_run_before_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = loop.learning_rate
+    monkeypatch.setattr(loop, "learning_rate", lambda *args: 100.0 if args[1] >= 105 else real(*args))
+    with pytest.raises(FastdrawError, match=r"at step 1\d\d, batch 1\d\d: (more than 10 times|not finite)"):
+        train(tiny(**LONG), tmp_path)
+    tensors = read_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert tensors["step"] == 104
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_loss_may_jump_before_there_are_100_steps_and_up_to_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        multiplied(patch, 20.0, 95)
+        train(tiny(**LONG | {"steps": 99}), tmp_path / "early")
+    multiplied(monkeypatch, 20.0, 108)
+    train(tiny(**LONG, explode=30.0), tmp_path / "allowed")
 
 
 @pytest.mark.parametrize("limit", [300, 1500, 100_000], ids=["settings", "metrics", "checkpoint"])
