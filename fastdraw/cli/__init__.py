@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "train on the digits in this package, draw and test, in a few minutes",
     "data": "show what a model is trained on, prepared as it is for training",
     "info": "show versions, devices and what can run here",
+    "reproduce": "train, draw and measure all that a table of a paper compares",
 }
 INTERRUPTED = 130
 NO_MEMORY = "allocate memory|out of memory|Storage size calculation overflowed"  # in the words of torch

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastdraw.cli.arguments import Parser, UsageError, count, folder, parse_settings_arguments
+from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
     from fastdraw.evaluation.table2 import Model
@@ -65,9 +66,12 @@ def main(argv: Sequence[str]) -> None:
     if "seed" in overrides:
         raise UsageError("a table takes several seeds: give --seeds")
     settings = {model: resolve(preset, overrides) for model, preset in presets.items()}
-    device = settings["seqDRAW"].device
+    device, data = settings["seqDRAW"].device, settings["seqDRAW"].data
+    missing = [length for length in LENGTHS if length not in data.trained]
+    if missing:
+        raise FastdrawError(f"the table has length {missing[0]}, which data.lengths {data.lengths} do not train")
     classifier = load_classifier(args.classifier, pick_device(device))
-    real = {length: held_out_images(settings["seqDRAW"].data, length, args.images) for length in LENGTHS}
+    real = {length: held_out_images(data, length, args.images) for length in LENGTHS}
     own = {length: judge_test_images(classifier, batch) for length, batch in real.items()}
     args.out.mkdir(parents=True, exist_ok=True)
 
