@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fastdraw.cli import main
@@ -10,7 +11,8 @@ from fastdraw.evaluation import save_classifier
 from fastdraw.evaluation.table2 import read_results, render_table2
 from fastdraw.models.classifier import ClassifierConfig, DigitClassifier
 from fastdraw.training import Run, resolve, train
-from tests.training.tiny import files, tiny, tiny_arguments
+from fastdraw.training.checkpoint import read_checkpoint
+from tests.training.tiny import tiny, tiny_arguments
 
 MODELS = ("rnnDRAW", "seqDRAW", "seqDRAW-cur")
 
@@ -46,12 +48,16 @@ def test_table2_trains_judges_and_goes_on(judge: Path, tmp_path: Path, capsys: p
     assert [chosen.curriculum.kind for chosen in settings] == ["none", "none", "cumulative"]
     assert {chosen.seed for chosen in settings} == {3}
 
-    before = files(out)
-    (out / "seqDRAW-3" / "checkpoint.safetensors").unlink()
+    checkpoint = out / "seqDRAW-3" / "checkpoint.safetensors"
+    before = read_checkpoint(checkpoint)
+    checkpoint.unlink()
     assert main(command(judge, out)) == 0  # trains that one alone, from its start
-    after = files(out)
-    assert after["results.json"].decode().count('"steps"') == before["results.json"].decode().count('"steps"')
-    assert after["seqDRAW-3/checkpoint.safetensors"] == before["seqDRAW-3/checkpoint.safetensors"]
+    after = read_checkpoint(checkpoint)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    again = read_results(out / "results.json")
+    assert [(run.prior, run.reconstructed) for run in again.runs] == [
+        (run.prior, run.reconstructed) for run in results.runs
+    ]
     assert "seqDRAW-cur-0 has taken all its 5 steps" in capsys.readouterr().out
 
 
