@@ -35,6 +35,52 @@ def test_kl_is_the_mean_log_ratio_of_its_samples(run: Run) -> None:
     torch.testing.assert_close(z.std(0), log_sigma_q[0].exp(), atol=0.03, rtol=0)
 
 
+def printed_kl(mu_q: torch.Tensor, sigma_q: torch.Tensor, mu_p: torch.Tensor, sigma_p: torch.Tensor) -> torch.Tensor:
+    """The KL as the appendix of paper 000 prints it, where no sigma_p divides the distance of the means."""
+    ratio = (sigma_q / sigma_p) ** 2
+    return 0.5 * ((mu_q - mu_p) ** 2 + ratio - ratio.log() - 1).sum(-1)
+
+
+def test_the_kl_as_printed_in_paper_000_is_none() -> None:
+    mu_q, mu_p = torch.tensor([0.3, -1.2, 0.8, 0.1, -0.5]).double(), torch.tensor([1.0, -0.4, 0.2, 1.1, 0.6]).double()
+    sigma_q, sigma_p = (
+        torch.tensor([0.4, 0.7, 0.5, 0.9, 0.6]).double(),
+        torch.tensor([0.6, 0.5, 0.7, 0.8, 0.5]).double(),
+    )
+    q, p = Normal(mu_q, sigma_q), Normal(mu_p, sigma_p)
+    z = mu_q + sigma_q * torch.randn(200_000, 5, dtype=torch.float64)
+    ratio = (q.log_prob(z) - p.log_prob(z)).sum(1)
+    standard_error = ratio.std() / len(ratio) ** 0.5
+    right = ops.gaussian_kl(mu_q[None], sigma_q.log()[None], mu_p[None], sigma_p.log()[None])[0]
+    assert abs(ratio.mean() - right) < 4 * standard_error
+    assert printed_kl(mu_q, sigma_q, mu_p, sigma_p) < ratio.mean() - 100 * standard_error
+
+
+def test_only_with_the_right_kl_is_the_bound_one() -> None:
+    """x = z + noise, all normal: for the exact posterior the bound is log p(x), which no bound may exceed."""
+    sigma_p = torch.full((5,), 0.5, dtype=torch.float64)  # of z
+    sigma_x = torch.full((5,), 1.0, dtype=torch.float64)  # of x around z
+    mu_p, x = torch.zeros(5).double(), torch.tensor([2.0, -1.0, 0.5, -2.5, 1.5]).double()
+    likelihood = Normal(mu_p, (sigma_p**2 + sigma_x**2).sqrt()).log_prob(x).sum()
+    sigma_q = (1 / (1 / sigma_p**2 + 1 / sigma_x**2)).sqrt()
+    mu_q = sigma_q**2 * x / sigma_x**2
+    reconstruction = (Normal(mu_q, sigma_x).log_prob(x) - sigma_q**2 / (2 * sigma_x**2)).sum()
+    right = ops.gaussian_kl(mu_q[None], sigma_q.log()[None], mu_p[None], sigma_p.log()[None])[0]
+    torch.testing.assert_close(reconstruction - right, likelihood)
+    assert reconstruction - printed_kl(mu_q, sigma_q, mu_p, sigma_p) > likelihood + 0.1
+
+
+def test_the_best_prior_is_as_wide_as_the_posterior_and_its_distance() -> None:
+    """As printed, the distance would have no say."""
+    mu_q, sigma_q = torch.tensor([[0.0, 0.5, 2.0]]).double(), torch.tensor([[0.3, 1.0, 0.7]]).double()
+    best = (sigma_q**2 + mu_q**2).sqrt().log().requires_grad_()
+    (slope,) = torch.autograd.grad(ops.gaussian_kl(mu_q, sigma_q.log(), torch.zeros_like(mu_q), best).sum(), best)
+    torch.testing.assert_close(slope, torch.zeros_like(slope))
+    printed = sigma_q.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(printed_kl(mu_q, sigma_q, torch.zeros_like(mu_q), printed).sum(), printed)
+    torch.testing.assert_close(slope, torch.zeros_like(slope))
+
+
 def test_a_sampled_kl_is_the_log_ratio_of_the_densities_at_the_sample() -> None:
     mu_q, log_sigma_q, mu_p, log_sigma_p, noise = (torch.randn(5, 9, dtype=torch.float64) for _ in range(5))
     z, ratio = reference.sample_log_ratio(mu_q, log_sigma_q, noise, mu_p, log_sigma_p)

@@ -404,6 +404,53 @@ class Outputs(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("first_prior", ["learned", "standard"])
+@ROLLOUT
+def test_the_first_prior_is_of_h0_or_standard(run: Run, first_prior: str) -> None:
+    given = arguments(run)
+    w = given["weights"]
+    w = w._replace(posterior=torch.zeros_like(w.posterior))  # the posterior is its bias, whatever is read
+    kl = run(**{**given, "weights": w}, first_prior=first_prior).kl
+    prior = w.prior @ w.h0_dec + w.prior_bias
+    mu_p, log_sigma_p = (prior if first_prior == "learned" else torch.zeros_like(prior)).expand(3, -1).chunk(2, 1)
+    mu_q, log_sigma_q = w.posterior_bias.expand(3, -1).chunk(2, 1)
+    torch.testing.assert_close(kl[0], reference.gaussian_kl(mu_q, log_sigma_q, mu_p, log_sigma_p))
+    changed = run(**{**given, "weights": w._replace(prior_bias=w.prior_bias + 0.1)}, first_prior=first_prior).kl != kl
+    assert changed.all(1).tolist() == [first_prior == "learned", True, True, True]
+
+
+@ROLLOUT
+def test_a_step_knows_the_labels_from_the_decoder_of_the_step_before(run: Run) -> None:
+    """The y of a step enters its decoder: neither prior nor posterior of the same step know it."""
+    given = arguments(run)
+    before, after = (run(**{**given, "labels": labels}).kl for labels in (given["labels"], given["labels"] + 1))
+    assert torch.equal(before[0], after[0])
+    assert (before[1:] != after[1:]).all()
+
+
+@every_run("draw_rollout", "draw_generate", kernels=False)
+def test_the_keys_of_the_labels_are_made_once(run: Run) -> None:
+    given = arguments(run)
+    with Products(given["weights"].align_key) as products:
+        run(**given)
+    assert len(given["noise"]) == 4
+    assert products.count == 1
+
+
+class Products(TorchDispatchMode):
+    """Counts the products with a matrix."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix, self.count = matrix.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if op._opname in ("mm", "addmm", "bmm", "linear"):
+            tensors = [x for x in args if isinstance(x, Tensor)]
+            self.count += any(x.untyped_storage().data_ptr() == self.matrix for x in tensors)
+        return op(*args, **(kwargs or {}))
+
+
 @BOTH
 def test_permuting_the_batch_permutes_the_outputs(run: Run) -> None:
     given = arguments(run, lengths=(1, 2, 3), steps=(4, 1, 2))

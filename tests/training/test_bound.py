@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastdraw.data import load_cells
-from fastdraw.training.bound import measure_bound, nll_and_kl
+from fastdraw.training.bound import mean_terms, measure_bound, nll_and_kl, repeat
 from fastdraw.training.sources import held_out_source
 from fastdraw.training.state import TrainingState
 from tests.training.tiny import tiny
@@ -40,3 +40,14 @@ def test_bound_is_the_mean_of_its_batches_and_leaves_the_random_state(model) -> 
     generator = torch.Generator().manual_seed(0)
     terms = torch.stack([nll_and_kl(model, digits.batch(index), generator) for index in range(3)]).mean(0)
     assert bound == pytest.approx(tuple(terms.tolist()))
+
+
+def test_samples_of_an_image_are_averaged_in_both_terms(model) -> None:
+    """The estimate of S samples is the mean of S estimates of one, each with the noise of its sample."""
+    samples, batch = 3, held_out_source(tiny().data, 8).batch(0)
+    noise = model.noise(8 * samples, batch.labels.shape[1], torch.Generator().manual_seed(1))
+    terms = mean_terms(model, repeat(batch, samples), noise)
+    outputs = [model(*batch, noise[:, sample::samples]) for sample in range(samples)]
+    single = torch.stack([torch.stack([output.nll.mean(), output.kl.sum(0).mean()]) for output in outputs])
+    torch.testing.assert_close(terms, single.mean(0))
+    assert (single.std(0) > 0).all()
