@@ -1,0 +1,178 @@
+"""Keep what fastdraw reproduce table2 made, and figures of its models, in docs/results, without the paths of a machine.
+
+python scripts/keep_table2.py DATA TABLE [MODEL=FIGURES ...]
+
+DATA: mnist or svhn. TABLE: the --out folder of fastdraw reproduce table2; leaves table2-DATA.json, table2-DATA.md,
+table2-DATA-curves.png and table2-DATA-runs.json. FIGURES: folders of fastdraw figures; leaves figures-DATA/ with the
+pictures of the first, of the others those of digits that the first did not draw, and the claims of all.
+"""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageSequence
+
+from fastdraw.cli.reproduce import TITLES
+from fastdraw.errors import FastdrawError
+from fastdraw.evaluation import render_claims
+from fastdraw.evaluation.table2 import read_results, render_table2
+from fastdraw.files import write_atomically
+from fastdraw.training import Run
+
+DOCS = Path(__file__).parents[1] / "docs" / "results"
+ROWS = 200  # of a run's metrics
+GIF_BYTES = 1_000_000
+DRAWN = ("strip-*.png", "attention*.png", "generation-*.gif")
+OF_DIGITS = ("strip-*.png", "generation-*.gif")
+OF_THE_MACHINE = ("root", "download")  # settings of the data
+ABSOLUTE = re.compile(r"^(~|/|[A-Za-z]:[\\/])")
+
+
+def keep_table(data: str, table: Path, target: Path) -> None:
+    """Keep the counts, the table rendered from them, the curves, and settings and metrics of every run.
+
+    Raises:
+        FastdrawError: a file is missing or broken, or the table is of other data.
+    """
+    results = read_results(table / "results.json")
+    if results.data != TITLES[data]:
+        raise FastdrawError(f"{table} is a table of {results.data}, not of {TITLES[data]}")
+    runs = []
+    for counted in results.runs:
+        run = Run.open(table / f"{counted.model}-{counted.seed}")
+        settings = run.settings().model_dump(mode="json", exclude={"data": set(OF_THE_MACHINE)})
+        of_run = {"model": counted.model, "seed": counted.seed, "seconds": counted.seconds, "settings": settings}
+        runs.append(of_run | {"rows": thinned(run.metrics())})
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=DOCS).strip()
+    origin = {"kept_at_commit": commit, "kept_on": datetime.now(timezone.utc).date().isoformat()}
+    files = {
+        f"table2-{data}.json": _json(results.model_dump(mode="json")),
+        f"table2-{data}.md": render_table2(results).encode(),
+        f"table2-{data}-curves.png": _read(table / "curves.png"),
+        f"table2-{data}-runs.json": _json(origin | {"runs": runs}),
+    }
+    _write(files, target)
+
+
+def keep_figures(data: str, figures: Mapping[str, Path], target: Path) -> None:
+    """Keep pictures and claims of models, by their names; of SVHN no picture that shows an image of the data set.
+
+    Raises:
+        FastdrawError: a file is missing or broken, a model is of other data, the models have no digits in common, or an
+            animation cannot be made small enough.
+    """
+    claims, files = {}, {}
+    for model, folder in figures.items():
+        claims[model] = _claims(data, folder)
+        patterns = OF_DIGITS if files else DRAWN if data == "svhn" else (*DRAWN, "reconstruction.gif")
+        for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+            if path.name not in files:
+                files[path.name] = small_gif(_read(path)) if path.suffix == ".gif" else _read(path)
+    if not set.intersection(*(set(of_model["drawings"]) for of_model in claims.values())):
+        raise FastdrawError(f"{', '.join(claims)} have no digits of two places or more in common: nothing to compare")
+    page = f"# What the models of {TITLES[data]} draw, and when\n\n{render_claims(claims)}"
+    _write(files | {"claims.json": _json(claims), "claims.md": page.encode()}, target / f"figures-{data}")
+
+
+def thinned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """At most `ROWS` of a run's rows, spread evenly over those of each split and with its last, to six digits."""
+    splits = {split: [row for row in rows if row["split"] == split] for split in ("train", "test")}
+    kept = []
+    for of_split in splits.values():
+        count = min(len(of_split), ROWS // len(splits))
+        kept += [of_split[len(of_split) * place // count - 1] for place in range(1, count + 1)]
+    short = [{name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in row.items()} for row in kept]
+    return sorted(short, key=lambda row: row["step"])
+
+
+def small_gif(data: bytes, limit: int = GIF_BYTES) -> bytes:
+    """An animation of at most `limit` bytes, where it has more with fewer colours and then with fewer frames.
+
+    Raises:
+        FastdrawError: it has too many bytes even so.
+    """
+    if len(data) <= limit:
+        return data
+    with Image.open(io.BytesIO(data)) as animation:
+        pages = [(page.convert("RGB"), page.info["duration"]) for page in ImageSequence.Iterator(animation)]
+    for every in (1, 2, 4):
+        for colours in (64, 16):
+            smaller = _animate(pages, every, colours)
+            if len(smaller) <= limit:
+                return smaller
+    raise FastdrawError(f"an animation of {len(data)} bytes cannot be made as small as {limit}: show fewer drawings")
+
+
+def _animate(pages: Sequence[tuple[Image.Image, int]], every: int, colours: int) -> bytes:
+    """Every so many pages and always the last, each for as long as those that it stands for."""
+    chosen = range((len(pages) - 1) % every, len(pages), every)
+    images = [pages[place][0].quantize(colours, dither=Image.Dither.NONE) for place in chosen]
+    durations = [sum(time for _, time in pages[max(0, place - every + 1) : place + 1]) for place in chosen]
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
+    return file.getvalue()
+
+
+def _claims(data: str, folder: Path) -> dict[str, Any]:
+    try:
+        claims = json.loads(_read(folder / "claims.json"))
+        source = claims["settings"]["data"]
+        trained_on = source["source"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FastdrawError(f"{folder / 'claims.json'} holds no claims of fastdraw figures") from error
+    if trained_on != data:
+        raise FastdrawError(f"{folder} shows a model of {trained_on}, not of {data}")
+    for name in OF_THE_MACHINE:
+        source.pop(name, None)
+    return claims
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FastdrawError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _json(values: Any) -> bytes:
+    _check_paths(values)
+    # A row of metrics takes one line, so that a change of it does.
+    text = json.dumps(values, indent=1, allow_nan=False)
+    return re.sub(r"\{[^{}\[\]]*\}", lambda found: " ".join(found[0].split()), text).encode() + b"\n"
+
+
+def _check_paths(values: Any) -> None:
+    if isinstance(values, str) and ABSOLUTE.match(values):
+        raise FastdrawError(f"a path of this machine would be kept: {values}")
+    for inner in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
+        _check_paths(inner)
+
+
+def _write(files: Mapping[str, bytes], target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(target / name, content)
+
+
+def main(arguments: Sequence[str]) -> None:
+    if len(arguments) < 2 or arguments[0] not in TITLES or not all("=" in figures for figures in arguments[2:]):
+        sys.exit(__doc__)
+    data, table, *rest = arguments
+    figures = {model: Path(folder) for model, folder in (pair.split("=", 1) for pair in rest)}
+    try:
+        keep_table(data, Path(table), DOCS)
+        if figures:
+            keep_figures(data, figures, DOCS)
+    except FastdrawError as error:
+        sys.exit(f"keep_table2: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
