@@ -53,6 +53,13 @@ def test_paper_has_its_figures():
     }
 
 
+def test_differences_of_the_paper_are_smaller_than_their_errors():
+    """Of all test images of SVHN with 1, 2 and 3 digits."""
+    for images, cur, rnn in zip((2483, 8356, 2081), PAPER["seqDRAW-cur"], PAPER["rnnDRAW"], strict=True):
+        first, second = (proportion(round(images * share / 100), images) for share in (cur, rnn))
+        assert 0 < two_proportions(first, second).z < 1
+
+
 def test_classifier_comes_first():
     text = table()
     # Wilson: 49/50 and 190/200 worked out with z = 1.96; 390 of 400 digits.

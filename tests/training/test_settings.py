@@ -11,11 +11,23 @@ from fastdraw.training.state import learning_rate
 from tests.training.tiny import tiny
 
 
-def test_seqdraw_mnist_is_table_one() -> None:
-    settings = resolve("seqdraw-mnist")
+@pytest.mark.parametrize("data", ["mnist", "svhn"])
+@pytest.mark.parametrize(
+    ("name", "labels", "curriculum", "y", "b"),
+    [
+        ("rnndraw", "last", "none", 50, 10),
+        ("seqdraw", "digits", "none", 20, 20),
+        ("seqdraw-cur", "digits", "cumulative", 20, 20),
+    ],
+)
+def test_presets_are_table_one(name: str, data: str, labels: str, curriculum: str, y: int, b: int) -> None:
+    settings = resolve(f"{name}-{data}")
     model = settings.model
     assert (model.hidden, model.latent, model.steps_per_label) == (400, 100, 10)
     assert (model.n_read, model.n_write, model.align) == (8, 8, 512)
+    assert (settings.data.source, model.labels, settings.curriculum.kind) == (data, labels, curriculum)
+    assert (model.label_hidden if labels == "last" else model.symbols + model.positions) == y
+    assert model.symbols + (model.positions if labels == "digits" else 0) == b
     assert all(weight > 0 for weight in settings.data.lengths)
 
 
