@@ -1,0 +1,69 @@
+"""docs/paper-000.md: whatever it names exists, and kept tables say what their counts say."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from fastdraw.evaluation.table2 import read_results, render_table2
+from fastdraw.training import preset_names
+
+ROOT = Path(__file__).parents[1]
+DOCS, RESULTS = ROOT / "docs", ROOT / "docs" / "results"
+PAGE = (DOCS / "paper-000.md").read_text()
+LINKS = sorted(set(re.findall(r"\[([^\]]+)\]\(([^)#]+)\)", PAGE)))
+TESTS = [(text, file) for text, file in LINKS if file.startswith("../tests/")]
+
+
+def is_awaited(path: Path) -> bool:
+    """Results of a reproduction are kept together; before there are any, links to them lead nowhere."""
+    kept = re.match(r"(table2|figures)-(mnist|svhn)", str(path.relative_to(DOCS / "results")))
+    return kept is not None and not (RESULTS / f"table2-{kept[2]}.json").exists()
+
+
+@pytest.mark.parametrize(("name", "file"), TESTS, ids=[text for text, _ in TESTS])
+def test_a_named_test_exists(name: str, file: str) -> None:
+    tree = ast.parse((DOCS / file).read_text())
+    assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert name.startswith("test_")
+
+
+@pytest.mark.parametrize("file", sorted({file for _, file in LINKS}))
+def test_a_linked_file_exists(file: str) -> None:
+    path = DOCS / file
+    if file.startswith("results/") and is_awaited(path):
+        pytest.skip("not yet kept")
+    assert path.exists()
+
+
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`((?:fastdraw|scripts|tests)/[\w/.-]+)`", PAGE))))
+def test_a_named_file_exists(file: str) -> None:
+    assert (ROOT / file).is_file()
+
+
+@pytest.mark.parametrize(("name", "file"), sorted(set(re.findall(r"`([\w.]+)` in `([\w/.-]+\.py)`", PAGE))))
+def test_what_a_file_is_said_to_hold_is_there(name: str, file: str) -> None:
+    """A function, a class, or Class.method."""
+    body = ast.parse((ROOT / file).read_text()).body
+    for part in name.split("."):
+        (found,) = (node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part)
+        body = found.body
+
+
+def test_every_row_is_there_once_in_order() -> None:
+    rows = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)]
+    assert rows == list(range(1, 37))
+    for row in re.findall(r"^\|.*\|$", PAGE, re.MULTILINE):
+        assert row.count("|") in (4, 5), row
+
+
+def test_named_commands_and_presets_exist() -> None:
+    for command in re.findall(r"`fastdraw ([\w-]+)", PAGE):
+        assert (ROOT / "fastdraw" / "cli" / f"{command.replace('-', '_')}.py").is_file()
+    assert set(re.findall(r"--preset ([\w-]+)", PAGE)) <= set(preset_names())
+
+
+def test_kept_tables_are_what_their_counts_give() -> None:
+    for file in RESULTS.glob("table2-*.md"):
+        assert file.read_text() == render_table2(read_results(file.with_suffix(".json")))
