@@ -11,6 +11,8 @@ from typing import Any
 
 from benchmarks.gpu.page import readme_block
 from fastdraw import info
+from fastdraw.evaluation.reader import proportion
+from fastdraw.evaluation.table2 import PAPER, Counts, read_results
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,7 +103,52 @@ def _results() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"demo": _demo, "table": info.table, "speed": _speed, "gpu": readme_block, "results": _results}
+def table2_block(results: Path) -> str:
+    """What the models of Table II drew on multi-digit MNIST, from a folder of results, or a line that says not yet."""
+    path = results / "table2-mnist.json"
+    if not path.exists():
+        return "Table II (`fastdraw reproduce table2 --data mnist`): not yet run."
+    table = read_results(path)
+    lengths = sorted(table.classifier)
+
+    def row(title: str, counts: list[dict[int, Counts]], paper: tuple[float, ...] = ()) -> str:
+        cells = []
+        for length in lengths:
+            parts = [part[length] for part in counts]
+            share = proportion(sum(part.predicted_length for part in parts), sum(part.images for part in parts))
+            cells.append(_percent(share._asdict()) + (f"; {paper[length - 1]:.2f}%" if length <= len(paper) else ""))
+        return f"| {title} | {' | '.join(cells)} |"
+
+    models = [model for model in PAPER if any(run.model == model for run in table.runs)]
+    seeds = {sum(run.model == model for run in table.runs) for model in models}
+    steps = {run.steps for run in table.runs}
+    return "\n".join(
+        [
+            "`fastdraw reproduce table2 --data mnist`: numbers drawn from the prior that a classifier reads right in "
+            f"length and all digits, with 95 % Wilson intervals over the drawings of {_range(seeds)} training runs of "
+            f"{_range(steps)} steps; behind the semicolon the paper's figure, which is of reconstructions on SVHN. "
+            "[Everything else](docs/results/table2-mnist.md): reconstructions, seeds one by one, settings, times.",
+            "",
+            f"| digits in the image | {' | '.join(map(str, lengths))} |",
+            "|---|" + "---|" * len(lengths),
+            row("real held-out images: the classifier itself", [table.classifier]),
+            *(row(model, [run.prior for run in table.runs if run.model == model], PAPER[model]) for model in models),
+        ]
+    )
+
+
+def _range(values: set[int]) -> str:
+    return str(min(values)) if len(values) == 1 else f"{min(values)} to {max(values)}"
+
+
+BLOCKS = {
+    "demo": _demo,
+    "table": info.table,
+    "speed": _speed,
+    "gpu": readme_block,
+    "table2": lambda: table2_block(ROOT / "docs" / "results"),
+    "results": _results,
+}
 
 
 if __name__ == "__main__":
