@@ -179,6 +179,8 @@ class Settings(_Section):
         longest = self.data.longest
         if self.model.labels == "digits" and longest > self.model.positions:
             raise ValueError(f"model.positions must be at least {longest}, the labels of the longest image")
+        if self.curriculum.kind != "none" and self.data.source in ("binarised", "captions"):
+            raise ValueError(f"curriculum.kind must be none, as all images of {self.data.source} are of one length")
         if self.model.labels != "none" and self.model.symbols != self.data.symbols:
             raise ValueError(f"model.symbols must be {self.data.symbols}, the different labels of {self.data.source}")
         return self
