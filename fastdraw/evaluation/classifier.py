@@ -66,7 +66,8 @@ def train_classifier(
     Returns:
         The classifier, in evaluation mode.
     Raises:
-        FastdrawError: images of another size, sequences that are too long, or a loss that is not finite.
+        FastdrawError: images of another size, sequences that are too long, a batch of one for a classifier that is
+            batch-normalised, or a loss that is not finite.
     """
     device, augmentation = torch.device(device), augmentation or Augmentation()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -81,6 +82,8 @@ def train_classifier(
             for step in range(steps):
                 image, labels, lengths = source.mixed_batch(step)
                 _check(image, lengths, config)
+                if len(image) < 2 and config.kind == "goodfellow-bn":
+                    raise FastdrawError("batch normalisation takes at least 2 images in a batch, got 1")
                 logits = classifier(augment(image.to(device), augmentation))
                 loss = sequence_loss(logits, labels.to(device), lengths.to(device))
                 optimiser.zero_grad()

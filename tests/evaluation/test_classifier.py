@@ -126,6 +126,13 @@ def test_images_and_lengths_that_do_not_fit_are_refused(source, trained):
         read_sequences(trained, torch.rand(2, 1, 32, 64), torch.tensor([2, 0]))
 
 
+def test_a_batch_of_one_cannot_be_normalised(digits):
+    one = MultiDigits(digits["test"], [1, 1, 0, 0], batch_size=1, seed=0)
+    with pytest.raises(FastdrawError, match="takes at least 2 images in a batch, got 1"):
+        train_classifier(one, TINY, steps=1)
+    train_classifier(one, TINY.model_copy(update={"kind": "goodfellow"}), steps=1)
+
+
 def test_augmentation_leaves_an_image_alone_where_nothing_is_asked():
     images = torch.rand(3, 2, 8, 12)
     assert_close(augment(images, STILL), images, atol=1e-5, rtol=1e-5)
