@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     settings = settings.model_copy(update={"data": settings.data.at(args.root)})
     classifier = None
     if args.classifier is not None:
-        if settings.model.labels not in ("digits", "last"):
+        if not _is_told_digits(settings):
             raise FastdrawError(f"{args.run} is told no digits, so no classifier can read whether it drew them")
         classifier = load_classifier(args.classifier, pick_device(args.device))
     text = json.dumps(measure(model, settings, args.images, classifier, args.importance or 0), indent=2)
@@ -78,9 +78,10 @@ def measure(
         samples: of z for each image in the importance-weighted bound; 0 leaves it out.
     Returns:
         test: nll, kl and bound in nats per image, each length weighted as in training, and so for each length alone,
-        there with the KL of every step and the importance-weighted bound; accuracy, where digits lie in slots: for each
-        length, how many drawn images are read as asked in all digits, with a Wilson 95 % interval; reader: the reader's
-        accuracy on held-out real digits; classifier: what it reads right, by length; settings; versions.
+        there with the KL of every step and the importance-weighted bound; accuracy, where a model is told digits that
+        lie in slots: for each length, how many drawn images are read as asked in all digits, with a Wilson 95 %
+        interval; reader: the reader's accuracy on held-out real digits; classifier: what it reads right, by length;
+        settings; versions.
     """
     import torch
 
@@ -110,7 +111,7 @@ def measure(
     }
     return {
         "test": mean | {"by_length": bounds},
-        **(_read(model, data, images) if data.source == "mnist" else {}),
+        **(_read(model, data, images) if data.source == "mnist" and _is_told_digits(settings) else {}),
         **(_classify(model, data, images, classifier) if classifier is not None else {}),
         "settings": settings.model_dump(mode="json"),
         "versions": {
@@ -119,6 +120,10 @@ def measure(
             "python": platform.python_version(),
         },
     }
+
+
+def _is_told_digits(settings: "Settings") -> bool:
+    return settings.model.labels != "none" and settings.data.source != "captions"
 
 
 def _read(model: "Draw", data: "DataSettings", images: int) -> dict[str, Any]:

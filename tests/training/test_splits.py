@@ -59,3 +59,10 @@ def test_the_reader_learns_from_train_digits_and_is_judged_on_test_digits(monkey
 
     assert [torch.equal(cells, load_cells(None, "train").cells) for cells in learned] == [True]
     assert [torch.equal(cells, load_cells(None, "test").cells) for cells in judged] == [True]
+
+
+def test_no_reader_reads_what_a_model_drew_that_is_told_no_digits() -> None:
+    settings = tiny(model__labels="none")
+    found = measure(Draw(settings.model), settings, 4)
+    assert "test" in found
+    assert not {"accuracy", "reader"} & set(found)
