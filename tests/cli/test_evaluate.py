@@ -12,7 +12,7 @@ from tests.training.tiny import tiny_arguments
 def test_a_classifier_judges_no_model_that_is_told_no_digits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = tiny_arguments(steps=1) + ["--model.labels", "none"]
+    arguments = [*tiny_arguments(steps=1), "--model.labels", "none"]
     assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     command = ["evaluate", str(tmp_path / "run"), "--classifier", str(tmp_path / "judge")]
