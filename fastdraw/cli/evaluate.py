@@ -155,7 +155,7 @@ def _classify(model: "Draw", data: "DataSettings", images: int, classifier: "Dig
         batch = held_out_images(data, length, images)
         counts[length] = {
             "test images": judge_test_images(classifier, batch).model_dump(),
-            "drawn": judge_prior(model, classifier, batch, SEED).model_dump(),
+            "drawn": judge_prior(model, classifier, batch, images, SEED).model_dump(),
             "redrawn": judge_reconstructions(model, classifier, batch, SEED).model_dump(),
         }
     return {"classifier": counts}

@@ -16,18 +16,20 @@ CHUNK = 100  # images that go through the model at once
 
 def judge_test_images(classifier: DigitClassifier, batch: Batch) -> Counts:
     """How many real images are read right: what the classifier is worth itself."""
-    return _count(classifier, batch.image, batch)
+    return _count(classifier, *batch)
 
 
-def judge_prior(model: Draw, classifier: DigitClassifier, batch: Batch, seed: int) -> Counts:
-    """How many images drawn from the prior, asked for with the labels of a batch, are read as asked."""
-    generator = torch.Generator().manual_seed(seed)
-    return _count(classifier, draw_images(model, batch.labels, batch.lengths, generator), batch)
+def judge_prior(model: Draw, classifier: DigitClassifier, batch: Batch, images: int, seed: int) -> Counts:
+    """How many of `images` images drawn from the prior are read as asked: the labels of a batch, over and over."""
+    rows = torch.arange(images) % len(batch.labels)
+    labels, lengths = batch.labels[rows], batch.lengths[rows]
+    drawn = draw_images(model, labels, lengths, torch.Generator().manual_seed(seed))
+    return _count(classifier, drawn, labels, lengths)
 
 
 def judge_reconstructions(model: Draw, classifier: DigitClassifier, batch: Batch, seed: int) -> Counts:
     """How many images of a batch are read right after the model encoded and redrew them."""
-    return _count(classifier, redraw_images(model, batch, seed), batch)
+    return _count(classifier, redraw_images(model, batch, seed), batch.labels, batch.lengths)
 
 
 @torch.no_grad()
@@ -52,8 +54,8 @@ def redraw_images(model: Draw, batch: Batch, seed: int) -> Tensor:
     return torch.cat(images)
 
 
-def _count(classifier: DigitClassifier, images: Tensor, asked: Batch) -> Counts:
-    predicted, given, digits = sequence_accuracy(classifier, images, asked.labels, asked.lengths)
+def _count(classifier: DigitClassifier, images: Tensor, labels: Tensor, lengths: Tensor) -> Counts:
+    predicted, given, digits = sequence_accuracy(classifier, images, labels, lengths)
     return Counts(
         images=predicted.total,
         predicted_length=predicted.correct,
