@@ -79,7 +79,7 @@ def device_argument(parser: Parser) -> None:
 
 def seed_argument(parser: Parser, of: str = "the noise") -> None:
     """Add the seed of the noise, or of something else."""
-    parser.add_argument("--seed", metavar="INT", type=_seed, default=0, help=f"of {of} (default: %(default)s)")
+    parser.add_argument("--seed", metavar="INT", type=seed_number, default=0, help=f"of {of} (default: %(default)s)")
 
 
 def count(text: str) -> int:
@@ -99,7 +99,8 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-def _seed(text: str) -> int:
+def seed_number(text: str) -> int:
+    """Parse a seed, 0 to 2^63 - 1."""
     number = int(text)
     if not 0 <= number < 2**63:
         raise argparse.ArgumentTypeError(f"must lie in 0..2^63-1, got {number}")

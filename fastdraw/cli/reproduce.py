@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastdraw.cli.arguments import Parser, UsageError, count, folder, parse_settings_arguments
+from fastdraw.cli.arguments import Parser, UsageError, count, folder, parse_settings_arguments, seed_number
 from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
     from fastdraw.evaluation.table2 import Model
     from fastdraw.training import Settings
 
+DATA, SIZES = ("mnist", "svhn"), ("paper", "small")
 TITLES = {"mnist": "multi-digit MNIST", "svhn": "SVHN"}
 PRESETS: "dict[Model, str]" = {"rnnDRAW": "rnndraw", "seqDRAW": "seqdraw", "seqDRAW-cur": "seqdraw-cur"}
 LENGTHS = (1, 2, 3)
-SEED = 0
 DESCRIPTION = """Reproduce a table of a paper as a whole.
 
 table2: trains rnnDRAW, seqDRAW and seqDRAW-cur with several seeds, draws numbers of 1, 2 and 3 digits with each,
@@ -24,8 +24,8 @@ is a run of fastdraw train in OUT/MODEL-SEED: runs that are there already are go
 def main(argv: Sequence[str]) -> None:
     """Train what a table compares, measure it, and write the table."""
     first = Parser(prog="fastdraw reproduce", add_help=False)
-    first.add_argument("--data", default="mnist")
-    first.add_argument("--size", default="paper")
+    first.add_argument("--data", choices=DATA, default="mnist")
+    first.add_argument("--size", choices=SIZES, default="paper")
     early = first.parse_known_args(argv)[0]
 
     parser = Parser(
@@ -36,23 +36,31 @@ def main(argv: Sequence[str]) -> None:
         "  fastdraw reproduce table2 --data mnist --size small --root mnist --classifier judge --out runs/table2",
     )
     parser.add_argument("table", choices=("table2",), help="of paper 000: accuracy of a classifier on drawn numbers")
-    parser.add_argument("--data", choices=("mnist", "svhn"), default="mnist", help="default: %(default)s")
+    parser.add_argument("--data", choices=DATA, default="mnist", help="default: %(default)s")
     parser.add_argument(
         "--size",
-        choices=("paper", "small"),
+        choices=SIZES,
         default="paper",
         help="sizes and steps of the presets MODEL-DATA, or of small-DATA laid over them (default: %(default)s)",
     )
     parser.add_argument(
         "--classifier", metavar="DIR", type=folder, required=True, help="the --out folder of fastdraw train-classifier"
     )
-    parser.add_argument("--seeds", metavar="SEED", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(
-        "--images", metavar="INT", type=count, default=1000, help="drawn and redrawn, of each length (default: 1000)"
+        "--seeds", metavar="SEED", type=seed_number, nargs="+", default=[0, 1, 2], help="default: 0 1 2"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="INT",
+        type=count,
+        default=1000,
+        help="of each length, drawn and, at most, redrawn (default: 1000)",
     )
     parser.add_argument("--out", metavar="DIR", type=folder, required=True, help="folder for the table and the runs")
     presets = {model: _preset(name, early.data, early.size) for model, name in PRESETS.items()}
     args, _ = parse_settings_arguments(parser, argv, presets["seqDRAW"])
+    if len(set(args.seeds)) < len(args.seeds):
+        raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
 
     from fastdraw.evaluation import comparison_curves, load_classifier
     from fastdraw.evaluation.judging import judge_prior, judge_reconstructions, judge_test_images
@@ -90,9 +98,12 @@ def main(argv: Sequence[str]) -> None:
                     seed=seed,
                     steps=of_model.steps,
                     seconds=rows[-1]["seconds"],
-                    prior={length: judge_prior(trained, classifier, batch, SEED) for length, batch in real.items()},
+                    prior={
+                        length: judge_prior(trained, classifier, batch, args.images, seed)
+                        for length, batch in real.items()
+                    },
                     reconstructed={
-                        length: judge_reconstructions(trained, classifier, batch, SEED)
+                        length: judge_reconstructions(trained, classifier, batch, seed)
                         for length, batch in real.items()
                     },
                 )

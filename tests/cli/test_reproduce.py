@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fastdraw.cli import main
+from fastdraw.cli import main, reproduce
+from fastdraw.cli.arguments import UsageError
 from fastdraw.evaluation import save_classifier
 from fastdraw.evaluation.table2 import read_results, render_table2
 from fastdraw.models.classifier import ClassifierConfig, DigitClassifier
@@ -85,3 +86,19 @@ def test_what_cannot_be_reproduced_is_said_in_a_line(
     assert main(command(judge, tmp_path / "out", *more)) == status
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert words in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data cifar", "argument --data: invalid choice: 'cifar'"),
+        ("--size huge", "argument --size: invalid choice: 'huge'"),
+        ("--seeds 0 -1", r"argument --seeds: must lie in 0..2\^63-1, got -1"),
+        ("--seeds 0 1 0", "--seeds must differ, got 0 1 0"),
+    ],
+)
+def test_arguments_that_make_no_table(tmp_path: Path, arguments: str, message: str) -> None:
+    out = tmp_path / "table"
+    with pytest.raises(UsageError, match=message):
+        reproduce.main(["table2", "--classifier", str(tmp_path), "--out", str(out), *arguments.split()])
+    assert not out.exists()
