@@ -1,0 +1,100 @@
+"""Sources: what a run is trained on and tested on, for each kind of data."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastdraw.data import load_mnist_images
+from fastdraw.data.captions import decode
+from fastdraw.errors import FastdrawError
+from fastdraw.training import Settings, held_out_images, held_out_source
+from fastdraw.training.sources import training_source
+from tests.data.svhn import write_svhn
+from tests.training.tiny import tiny
+
+SQUARE = {"model__height": 28, "model__width": 28, "model__labels": "none", "data__source": "binarised"}
+CAPTIONS = {
+    "model__height": 60, "model__width": 60, "model__labels": "words", "model__symbols": 22, "data__source": "captions",
+}  # fmt: skip
+
+
+def numbers(digits: str, length: int, count: int) -> list[list[tuple[int, ...]]]:
+    """Rows of house numbers of these digits, in boxes side by side."""
+    return [
+        [(int(digits[(place + number) % len(digits)]), 15 * place, 10, 12, 30) for place in range(length)]
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def svhn(tmp_path: Path) -> Path:
+    """Train numbers of the digits 1 to 4, and test numbers of 5 to 8: five of one digit, and three of two."""
+    write_svhn(tmp_path, "train", numbers("1234", 1, 6) + numbers("1234", 2, 6))
+    write_svhn(tmp_path, "test", numbers("5678", 1, 5) + numbers("5678", 2, 3))
+    return tmp_path
+
+
+def house_numbers(root: Path | None, **changes: Any) -> Settings:
+    return tiny(data__source="svhn", data__root=root, **changes)
+
+
+def digits_of(batch) -> set[int]:
+    return {digit for row, length in zip(batch.labels.tolist(), batch.lengths, strict=True) for digit in row[:length]}
+
+
+def test_svhn_is_trained_on_train_and_tested_on_test_images(svhn: Path) -> None:
+    settings = house_numbers(svhn, batch_size=40)
+    assert digits_of(training_source(settings).mixed_batch(0)) == {1, 2, 3, 4}
+    assert digits_of(held_out_source(settings.data, 40).mixed_batch(0)) == {5, 6, 7, 8}
+    assert digits_of(held_out_images(settings.data, 1, 40)) == {5, 6, 7, 8}
+
+
+def test_svhn_is_laid_out_and_coloured_as_the_settings_say(svhn: Path) -> None:
+    colour = house_numbers(svhn, data__channels=3, model__channels=3, data__align="slots")
+    image = held_out_images(colour.data, 2, 1).image
+    assert image.shape == (1, 3, 32, 64)
+    assert not image[..., :32].any()  # slots without a digit are black
+    assert held_out_images(house_numbers(svhn).data, 2, 1).image[..., :32].any()
+
+
+def test_every_held_out_image_of_svhn_comes_once(svhn: Path) -> None:
+    data = house_numbers(svhn).data
+    assert [len(held_out_images(data, 1, count).labels) for count in (2, 5, 40)] == [2, 5, 5]
+    image, labels, lengths = held_out_images(data, 2, 40)
+    assert labels.tolist() == [[5, 6], [6, 7], [7, 8]]
+    assert lengths.tolist() == [2, 2, 2]
+    assert 0 < image.max() <= 1
+    with pytest.raises(FastdrawError, match=f"no test image under {svhn} has 3 digits"):
+        held_out_images(data, 3, 40)
+
+
+def test_svhn_needs_a_folder() -> None:
+    with pytest.raises(FastdrawError, match=r"does not come with fastdraw: give the folder .* as --root DIR"):
+        training_source(house_numbers(None))
+
+
+def test_held_out_images_of_mnist_are_as_many_as_asked_for_and_always_the_same() -> None:
+    first, again = (held_out_images(tiny(seed=seed).data, 3, 7) for seed in (0, 1))
+    assert first.labels.shape == (7, 3)
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_binarised_mnist_is_of_black_and_white_pixels_of_its_split() -> None:
+    settings = tiny(**SQUARE, batch_size=50)
+    for source, split in ((training_source(settings), "train"), (held_out_source(settings.data, 50), "test")):
+        image, _, lengths = source.batch(0)
+        assert set(image.unique().tolist()) == {0.0, 1.0}
+        assert lengths.tolist() == [1] * 50
+        expected = load_mnist_images(None, split).images.double().mean(0) / 255
+        torch.testing.assert_close(source.mean_image().double(), expected, atol=1e-6, rtol=0)
+
+
+def test_captions_never_say_in_training_or_test_what_is_held_out() -> None:
+    settings = tiny(**CAPTIONS, batch_size=100)
+    train, test = training_source(settings).batch(0), held_out_source(settings.data, 100).batch(0)
+    for batch in (train, test):
+        assert batch.image.shape == (100, 1, 60, 60)
+        assert not any("digit 1 is at the top left" in decode(labels) for labels in batch.labels)
+    assert not torch.equal(train.labels, test.labels) or not torch.equal(train.image, test.image)
