@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 	touch $@
 
 test: install lint
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(PARALLEL)
 	FASTDRAW_BACKEND=triton TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ops tests/kernels $(PARALLEL)
 
 # Python brings neither libasan nor, at that point, the C++ library that it looks into; what Python leaks is its own.
