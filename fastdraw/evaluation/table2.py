@@ -144,6 +144,8 @@ def render_table2(results: Results) -> str:
         "",
         "Shares of images that a classifier reads right, with 95 % Wilson intervals. Drawings of all seeds are pooled;",
         "*seeds* is the range over single ones: it says more than an interval about what another training run gives.",
+        "Intervals take all drawings, and all digits of one, for independent. Those of reconstructions are too narrow,",
+        "as every run redraws the same test images.",
         "",
         "## The classifier on real held-out images",
         "",
@@ -201,7 +203,8 @@ def _comparison(results: Results, lengths: Sequence[int]) -> list[str]:
         "## seqDRAW-cur against rnnDRAW",
         "",
         "Length and all digits: the difference of the pooled shares in points, and z and p of the two-proportion test.",
-        "The test takes every drawing for independent and knows nothing of the spread between training runs.",
+        "The test takes every drawing for independent, which reconstructions of the same test images are not, and",
+        "knows nothing of the spread between training runs.",
         "",
         *_head(["", *(f"L = {length}" for length in lengths)]),
     ]
