@@ -12,8 +12,8 @@ from fastdraw.errors import FastdrawError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastdraw.data import Source
     from fastdraw.evaluation import Augmentation
-    from fastdraw.training.sources import Source
 
     Images = tuple[Tensor, Tensor, Tensor]  # images in [0, 1], labels, lengths
 

@@ -2,7 +2,7 @@
 
 from fastdraw.data.captions import Captions
 from fastdraw.data.cells import DigitCells, load_cells
-from fastdraw.data.labelled import Batch, ImageStream, LabelledImages
+from fastdraw.data.labelled import Batch, ImageStream, LabelledImages, Source
 from fastdraw.data.mnist import load_mnist_images
 from fastdraw.data.multidigits import MultiDigits
 
@@ -13,6 +13,7 @@ __all__ = [
     "ImageStream",
     "LabelledImages",
     "MultiDigits",
+    "Source",
     "load_cells",
     "load_mnist_images",
 ]

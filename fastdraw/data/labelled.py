@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,19 @@ class Batch(NamedTuple):
     image: Tensor
     labels: Tensor
     lengths: Tensor
+
+
+class Source(Protocol):
+    """An endless stream of batches, each a pure function of its index."""
+
+    def batch(self, index: int) -> Batch:
+        """Batch number `index`, all of one length."""
+
+    def mixed_batch(self, index: int) -> Batch:
+        """Batch number `index`, each image of its own length."""
+
+    def mean_image(self) -> Tensor:
+        """The expected image (C, H, W)."""
 
 
 @dataclass(frozen=True)

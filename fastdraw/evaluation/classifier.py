@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 from tqdm import tqdm
 
+from fastdraw.data import Source
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.reader import Accuracy, accuracy
 from fastdraw.files import write_atomically
 from fastdraw.models.classifier import ClassifierConfig, DigitClassifier, Logits, decode, sequence_loss
 from fastdraw.training.checkpoint import check_layout, read_checkpoint, write_checkpoint
-from fastdraw.training.sources import Source
 
 CONFIG, METRICS, MODEL = "config.json", "metrics.json", "model.safetensors"
 PEAK_LEARNING_RATE = 3e-3

@@ -4,17 +4,14 @@ log p(x) >= E log 1/K sum_k w_k,    w = p(x | z) prod_t p(z_t | z_<t) / q(z_t | 
 """
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastdraw.data import Batch
+from fastdraw.data import Batch, Source
 from fastdraw.errors import FastdrawError
 from fastdraw.models import Draw
-
-if TYPE_CHECKING:
-    from fastdraw.training.sources import Source
 
 SEED = 0
 ROWS = 1000  # images times samples that go through the model at once
@@ -28,7 +25,7 @@ class ImportanceBound(NamedTuple):
 
 
 @torch.no_grad()
-def importance_weighted_bound(model: Draw, source: "Source", batches: int, samples: int) -> ImportanceBound:
+def importance_weighted_bound(model: Draw, source: Source, batches: int, samples: int) -> ImportanceBound:
     """Average over the images of batches 0 to `batches` - 1, with the same noise every time.
 
     Args:

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastdraw.data import Batch
+from fastdraw.data import Batch, Source
 from fastdraw.models import Draw
-from fastdraw.training.sources import Source
 
 SEED = 0
 

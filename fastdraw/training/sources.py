@@ -3,29 +3,24 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 from torch import Tensor
 
-from fastdraw.data import Batch, Captions, ImageStream, LabelledImages, MultiDigits, load_cells, load_mnist_images
+from fastdraw.data import (
+    Batch,
+    Captions,
+    ImageStream,
+    LabelledImages,
+    MultiDigits,
+    Source,
+    load_cells,
+    load_mnist_images,
+)
 from fastdraw.data.svhn import load_svhn
 from fastdraw.errors import FastdrawError
 from fastdraw.training.settings import DataSettings, Settings
 
 TEST_SEED = 0
-
-
-class Source(Protocol):
-    """An endless stream of batches, each a pure function of its index."""
-
-    def batch(self, index: int) -> Batch:
-        """Batch number `index`, all of one length."""
-
-    def mixed_batch(self, index: int) -> Batch:
-        """Batch number `index`, each image of its own length."""
-
-    def mean_image(self) -> Tensor:
-        """The expected image (C, H, W)."""
 
 
 class Curriculum:
