@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> None:
         "--steps",
         metavar="INT",
         type=count,
-        help="steps in all, which the learning rate follows (default: as the run was started)",
+        help="steps in all, which learning rate and curriculum follow (default: as the run was started)",
     )
     args = parser.parse_args(argv)
 
