@@ -44,6 +44,7 @@ class DrawConfig(BaseModel):
     stride: Literal["max", "per_axis"] = Field(
         "max", description="spacing of the filters: DRAW's, or one for each axis"
     )
+    eps: float = Field(1e-8, gt=0, lt=1, description="added to the sum that a filter is divided by (alignDRAW: 1e-4)")
     prior_activation: Literal["linear", "tanh"] = Field(
         "linear", description="of the prior's outputs (alignDRAW: tanh)"
     )
@@ -178,6 +179,7 @@ class Draw(nn.Module):
         return {
             "n_write": config.n_write or None,
             "stride": config.stride,
+            "eps": config.eps,
             "prior_activation": config.prior_activation,
             "first_prior": config.first_prior,
             "log_variance": config.log_variance,
