@@ -69,7 +69,7 @@ def run_argument(parser: Parser) -> None:
 
 def root_argument(parser: Parser) -> None:
     """Add the folder of the data."""
-    parser.add_argument("--root", metavar="DIR", type=folder, help="folder that holds MNIST/raw/ (default: the run's)")
+    parser.add_argument("--root", metavar="DIR", type=folder, help="folder of the data (default: the run's)")
 
 
 def device_argument(parser: Parser) -> None:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     )
     frames, _, attention = drawing.first(ROWS)
     if attention is not None:
-        attention_map(attention, digits[:ROWS], frames, out / "attention.png")
+        attention_map(attention, captions[:ROWS], frames, out / "attention.png")
 
     metrics = measure(model, settings, IMAGES)
     metrics["seconds"] = {"training": rows[-1]["seconds"], "command": time.monotonic() - start}

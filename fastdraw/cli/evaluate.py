@@ -23,8 +23,9 @@ def main(argv: Sequence[str]) -> None:
     """Measure the test bound and the legibility of drawn digits; print it and write it to RUN/evaluation.json."""
     parser = Parser(
         prog="fastdraw evaluate",
-        description="Measure the test bound, and how many drawn images are read as asked by a reader that saw\n"
-        "real digits only; print both as JSON and write them to RUN/evaluation.json.",
+        description="Measure the test bound and, where a model is told digits, how many drawn images are read as\n"
+        "asked; print both as JSON and write them to RUN/evaluation.json, and the KL of every step to\n"
+        "RUN/kl_by_step.png.",
         epilog="example:\n  fastdraw evaluate runs/seqdraw --images 1000",
     )
     run_argument(parser)
@@ -47,7 +48,8 @@ def main(argv: Sequence[str]) -> None:
     device_argument(parser)
     args = parser.parse_args(argv)
 
-    from fastdraw.evaluation import load_classifier
+    from fastdraw.cli.drawing import told
+    from fastdraw.evaluation import kl_by_step, load_classifier
     from fastdraw.files import write_atomically
     from fastdraw.training import load_model
     from fastdraw.training.loop import pick_device
@@ -56,12 +58,16 @@ def main(argv: Sequence[str]) -> None:
     settings = settings.model_copy(update={"data": settings.data.at(args.root)})
     classifier = None
     if args.classifier is not None:
-        if not _is_told_digits(settings):
+        if told(settings) != "digits":
             raise FastdrawError(f"{args.run} is told no digits, so no classifier can read whether it drew them")
         classifier = load_classifier(args.classifier, pick_device(args.device))
-    text = json.dumps(measure(model, settings, args.images, classifier, args.importance or 0), indent=2)
+        _check_classifier(classifier, settings)
+    report = measure(model, settings, args.images, classifier, args.importance or 0)
+    text = json.dumps(report, indent=2)
     print(text)
     write_atomically(args.run / "evaluation.json", f"{text}\n".encode())
+    kls = {length: bound["kl_by_step"] for length, bound in report["test"]["by_length"].items()}
+    kl_by_step(kls, args.run / "kl_by_step.png")
 
 
 def measure(
@@ -86,6 +92,7 @@ def measure(
     import torch
 
     import fastdraw
+    from fastdraw.cli.drawing import told
     from fastdraw.evaluation import importance_weighted_bound
     from fastdraw.training import held_out_source, measure_bound
     from fastdraw.training.bound import measure_kl_by_step
@@ -111,7 +118,7 @@ def measure(
     }
     return {
         "test": mean | {"by_length": bounds},
-        **(_read(model, data, images) if data.source == "mnist" and _is_told_digits(settings) else {}),
+        **(_read(model, data, images) if data.source == "mnist" and told(settings) == "digits" else {}),
         **(_classify(model, data, images, classifier) if classifier is not None else {}),
         "settings": settings.model_dump(mode="json"),
         "versions": {
@@ -122,8 +129,16 @@ def measure(
     }
 
 
-def _is_told_digits(settings: "Settings") -> bool:
-    return settings.model.labels != "none" and settings.data.source != "captions"
+def _check_classifier(classifier: "DigitClassifier", settings: "Settings") -> None:
+    """Refuse a classifier of other images before anything is measured."""
+    read, drawn = (
+        f"{config.channels} x {config.height} x {config.width}" for config in (classifier.config, settings.model)
+    )
+    if read != drawn or classifier.config.longest < settings.data.longest:
+        raise FastdrawError(
+            f"the classifier reads up to {classifier.config.longest} digits from images of {read}, and the model draws "
+            f"up to {settings.data.longest} on {drawn}: train another with fastdraw train-classifier"
+        )
 
 
 def _read(model: "Draw", data: "DataSettings", images: int) -> dict[str, Any]:

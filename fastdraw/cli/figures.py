@@ -17,8 +17,6 @@ from fastdraw.cli.arguments import (
 from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fastdraw.cli.drawing import Drawing
     from fastdraw.models import DrawConfig
 
@@ -66,6 +64,8 @@ def main(argv: Sequence[str]) -> None:
 
     model, settings = load_model(args.run, args.device)
     config, data = settings.model, settings.data.at(args.root)
+    if data.source not in ("mnist", "svhn") or config.labels == "none":
+        raise FastdrawError(f"the model of {args.run} is told no numbers: see its drawings with fastdraw sample")
     slot_width = config.width // SLOTS
     sequences = {text: digits_for(settings, args.run, text) for text in args.digits}
     image, labels, lengths = held_out_images(data, data.longest, ANIMATED)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     for text, sequence in sequences.items():
         asked = torch.tensor(sequence).expand(args.runs, -1)
         drawing = draw_steps(model, asked, args.seed)
-        _write_figures(drawing, asked, text, args.rows, config, out)
+        _write_figures(drawing, text, args.rows, config, out)
         if drawing.attention is not None:
             attentions[text] = drawing.attention
         if len(sequence) > 1:
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"wrote the figures and claims.json to {out}")
 
 
-def _write_figures(drawing: "Drawing", asked: "Tensor", text: str, rows: int, config: "DrawConfig", out: Path) -> None:
+def _write_figures(drawing: "Drawing", text: str, rows: int, config: "DrawConfig", out: Path) -> None:
     from fastdraw.evaluation import attention_map, generation_gif, generation_strip
 
     generation_strip(drawing.first(rows).frames, out / f"strip-{text}.png", captions=[text] * rows)
@@ -107,4 +107,4 @@ def _write_figures(drawing: "Drawing", asked: "Tensor", text: str, rows: int, co
     generation_gif(frames, windows, config.n_write, config.stride, path, [text] * ANIMATED)
     frames, _, attention = drawing.first(1)
     if attention is not None:
-        attention_map(attention, asked[:1], frames, out / f"attention-{text}.png")
+        attention_map(attention, [text], frames, out / f"attention-{text}.png")

@@ -20,7 +20,7 @@ from fastdraw.evaluation.pictures import (
     reconstruction_grid,
     sample_grid,
 )
-from fastdraw.evaluation.plots import attention_map, comparison_curves, curves, mean_attention
+from fastdraw.evaluation.plots import attention_map, comparison_curves, curves, kl_by_step, mean_attention
 from fastdraw.evaluation.reader import Accuracy, accuracy, read_digits, reader_accuracy, train_reader
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "generation_strip",
     "image_claims",
     "importance_weighted_bound",
+    "kl_by_step",
     "load_classifier",
     "mean_attention",
     "measure_classifier",

@@ -6,11 +6,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 Colour = tuple[int, int, int]
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 GAP = 8
 MARGIN = 16
 TEXT_SIZE = 16
 CAPTION_HEIGHT = 24
+LINE_HEIGHT = 19
 SWATCH = 11
 INK = (34, 34, 34)
 PAPER = (255, 255, 255)
@@ -35,15 +37,19 @@ def set_page(
 
     Args:
         rows: the tiles; a row may be shorter than the first.
-        captions: one above each tile; a row of empty captions, or none, takes no room for them.
-        labels: one on the left of each row.
+        captions: one above each tile, in several lines where it is wider than the tile; a row of empty captions, or
+            none, takes no room for them.
+        labels: one on the left of each row, broken into lines like a caption.
         footer: at the bottom left.
         legend: on the right of the footer, what the box of each colour is.
     """
     font = ImageFont.load_default(TEXT_SIZE)
     width, height = rows[0][0].size
-    label_width = max((round(font.getlength(label)) + GAP for label in labels), default=0)
-    heads = [CAPTION_HEIGHT * any(captions[row]) if row < len(captions) else 0 for row in range(len(rows))]
+    heads_of_tiles = [[_lines(caption, font, width) for caption in row] for row in captions]
+    sides = [_lines(label, font, width) for label in labels]
+    label_width = max((round(font.getlength(line)) + GAP for lines in sides for line in lines), default=0)
+    most = [max((len(lines) for lines in row), default=0) for row in heads_of_tiles] + [0] * len(rows)
+    heads = [CAPTION_HEIGHT + LINE_HEIGHT * (count - 1) if count else 0 for count in most[: len(rows)]]
     legend = legend or {}
     texts = [round(font.getlength(text)) for text in (footer, *legend)]
     body_width = label_width + len(rows[0]) * (width + GAP) - GAP
@@ -61,9 +67,12 @@ def set_page(
             left = MARGIN + label_width + column * (width + GAP)
             page.paste(tile, (left, top))
             if heads[row]:
-                draw.text((left + width / 2, top - 5), captions[row][column], INK, font, anchor="ms")
+                for above, line in enumerate(reversed(heads_of_tiles[row][column])):
+                    draw.text((left + width / 2, top - 5 - LINE_HEIGHT * above), line, INK, font, anchor="ms")
         if labels:
-            draw.text((MARGIN + label_width - GAP, top + height / 2), labels[row], INK, font, anchor="rm")
+            for below, line in enumerate(sides[row]):
+                middle = top + height / 2 + LINE_HEIGHT * (below - (len(sides[row]) - 1) / 2)
+                draw.text((MARGIN + label_width - GAP, middle), line, INK, font, anchor="rm")
         top += height + GAP
     baseline = page.height - MARGIN
     draw.text((MARGIN, baseline), footer, INK, font, anchor="ls")
@@ -75,3 +84,14 @@ def set_page(
         draw.text((left, baseline), text, INK, font, anchor="ls")
         left += length
     return page
+
+
+def _lines(text: str, font: Font, width: int) -> list[str]:
+    """Break a text between words into lines of at most `width` dots, where its words allow it; no text is no line."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

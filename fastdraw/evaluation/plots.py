@@ -1,4 +1,4 @@
-"""Plots: the bound against training steps, and the attention over the digits against drawing steps.
+"""Plots: the bound against training steps, and KL and attention against drawing steps.
 
 Colours are of Okabe and Ito's palette and the cividis map, which all kinds of colour vision tell apart.
 """
@@ -73,13 +73,36 @@ def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p
     _write(figure, path)
 
 
-def attention_map(attention: Tensor, digits: Tensor, frames: Tensor, path: Path) -> None:
+def kl_by_step(kls: Mapping[int, Sequence[float]], path: Path) -> None:
+    """Write the KL of each drawing step, a line for each number of labels.
+
+    Args:
+        kls: under a number of labels, the mean KL of every step in nats.
+    """
+    figure = Figure((8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (length, kl), colour in zip(kls.items(), COLOURS, strict=False):
+        label = f"{length} label{'s' * (length > 1)}, {sum(kl):.1f} nats in all"
+        axes.plot(range(1, len(kl) + 1), kl, color=colour, marker="o", markersize=3, label=label)
+    axes.set(title="KL of posterior from prior", xlabel="drawing step t", ylabel="nats per image")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def attention_map(
+    attention: Tensor, names: Sequence[Sequence[str]], frames: Tensor, path: Path, label: str = "digit"
+) -> None:
     """Write, for each sample, the canvases over a map of the attention weights, both against the drawing step.
 
     Args:
-        attention (T, B, L): weights over the digits at each step.
-        digits (B, L): what was asked for, left to right.
+        attention (T, B, L): weights over the labels at each step.
+        names: for each sample, what its labels are called, in their order.
         frames (T, B, C, H, W): the canvas after each step, in [0, 1].
+        label: what a label is.
     """
     steps, batch, length = attention.shape
     _, _, _, height, width = frames.shape
@@ -95,8 +118,8 @@ def attention_map(attention: Tensor, digits: Tensor, frames: Tensor, path: Path)
             _film(frames[[step - 1 for step in shown], sample]), extent=(0.5, steps + 0.5, 0, 1), aspect="auto"
         )
         above.axis("off")
-        image = _draw_attention(below, attention[:, sample], [str(int(digit)) for digit in digits[sample]])
-        below.set_ylabel("digit")
+        image = _draw_attention(below, attention[:, sample], names[sample])
+        below.set_ylabel(label)
     below.set_xlabel("drawing step t")
     figure.colorbar(image, ax=list(panels.flat), label="attention weight", aspect=30)
     _write(figure, path)
@@ -120,10 +143,10 @@ def mean_attention(attentions: Mapping[str, Tensor], path: Path) -> None:
     _write(figure, path)
 
 
-def _draw_attention(axes: Axes, attention: Tensor, digits: Sequence[str]) -> AxesImage:
-    """Draw weights (T, L), a row for each digit."""
+def _draw_attention(axes: Axes, attention: Tensor, names: Sequence[str]) -> AxesImage:
+    """Draw weights (T, L), a row for each label."""
     steps, length = attention.shape
-    axes.set_yticks(range(length), digits)
+    axes.set_yticks(range(length), list(names))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return axes.imshow(
         attention.T.detach().float().cpu().numpy(),
