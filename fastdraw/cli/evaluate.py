@@ -1,7 +1,6 @@
 """fastdraw evaluate"""
 
 import json
-import math
 import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from fastdraw.cli.arguments import Parser, count, device_argument, folder, root_
 from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
+    from fastdraw.data import Batch
     from fastdraw.models import Draw
     from fastdraw.models.classifier import DigitClassifier
     from fastdraw.training import Settings
@@ -77,7 +77,7 @@ def measure(
     classifier: "DigitClassifier | None" = None,
     samples: int = 0,
 ) -> dict[str, Any]:
-    """Measure a model on `images` drawn images, and test ones in whole batches, of every length that it was trained on.
+    """Measure a model on `images` drawn images and at most as many test ones of every length that it was trained on.
 
     Args:
         classifier: to read what is drawn and redrawn, of 1 to 4 digits.
@@ -93,23 +93,20 @@ def measure(
 
     import fastdraw
     from fastdraw.cli.drawing import told
+    from fastdraw.data import Batch
     from fastdraw.evaluation import importance_weighted_bound
-    from fastdraw.training import held_out_source, measure_bound
-    from fastdraw.training.bound import measure_kl_by_step
+    from fastdraw.training import held_out_images
+    from fastdraw.training.bound import measure_by_step
 
     data = settings.data
-    bounds = {}
-    batch = min(BATCH, images)
-    batches = math.ceil(images / batch)
-    for length in data.trained:
-        source = held_out_source(data.alone(length), batch)
-        bound = measure_bound(model, source, batches)
-        bounds[length] = bound._asdict() | {
-            "bound": sum(bound),
-            "kl_by_step": measure_kl_by_step(model, source, batches),
-        }
+    real = {length: held_out_images(data, length, images) for length in data.trained}
+    bounds: dict[int, dict[str, Any]] = {}
+    for length, tests in real.items():
+        batches = [Batch(*part) for part in zip(*(tensor.split(BATCH) for tensor in tests), strict=True)]
+        nll, kls = measure_by_step(model, batches)
+        bounds[length] = {"nll": nll, "kl": sum(kls), "bound": nll + sum(kls), "kl_by_step": kls}
         if samples:
-            weighted = importance_weighted_bound(model, source, batches, samples)
+            weighted = importance_weighted_bound(model, batches, samples)
             bounds[length]["importance_weighted"] = weighted._asdict() | {"samples": samples}
     total = sum(data.trained.values())
     mean = {
@@ -119,7 +116,7 @@ def measure(
     return {
         "test": mean | {"by_length": bounds},
         **(_read(model, data, images) if data.source == "mnist" and told(settings) == "digits" else {}),
-        **(_classify(model, data, images, classifier) if classifier is not None else {}),
+        **(_classify(model, real, images, classifier) if classifier is not None else {}),
         "settings": settings.model_dump(mode="json"),
         "versions": {
             "fastdraw": fastdraw.__version__,
@@ -160,17 +157,16 @@ def _read(model: "Draw", data: "DataSettings", images: int) -> dict[str, Any]:
     return {"accuracy": accuracies, "reader": reader_accuracy(reader, load_cells(data.root, "test"))._asdict()}
 
 
-def _classify(model: "Draw", data: "DataSettings", images: int, classifier: "DigitClassifier") -> dict[str, Any]:
-    """What a classifier reads right of real test images, of drawings and of reconstructions, by length."""
+def _classify(model: "Draw", real: "dict[int, Batch]", images: int, classifier: "DigitClassifier") -> dict[str, Any]:
+    """What a classifier reads right of real test images, of samples of the prior and of reconstructions, by length."""
     from fastdraw.evaluation.judging import judge_prior, judge_reconstructions, judge_test_images
-    from fastdraw.training import held_out_images
 
-    counts = {}
-    for length in data.trained:
-        batch = held_out_images(data, length, images)
-        counts[length] = {
-            "test images": judge_test_images(classifier, batch).model_dump(),
-            "drawn": judge_prior(model, classifier, batch, images, SEED).model_dump(),
-            "redrawn": judge_reconstructions(model, classifier, batch, SEED).model_dump(),
+    counts = {
+        length: {
+            "real": judge_test_images(classifier, batch).model_dump(),
+            "prior": judge_prior(model, classifier, batch, images, SEED).model_dump(),
+            "reconstructed": judge_reconstructions(model, classifier, batch, SEED).model_dump(),
         }
+        for length, batch in real.items()
+    }
     return {"classifier": counts}

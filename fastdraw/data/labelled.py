@@ -113,9 +113,14 @@ class ImageStream:
         chosen = torch.from_numpy(np.asarray([rng.choice(self._by_length[kind]) for kind in kinds]))
         image = self.images.images.index_select(0, chosen).float().div_(255)
         if self.binarise:
-            image = (torch.from_numpy(rng.random(tuple(image.shape), np.float32)) < image).float()
+            image = draw_pixels(image, rng)
         lengths = self.images.lengths[chosen]
         return Batch(image, self.images.labels[chosen, : int(lengths.max())], lengths)
+
+
+def draw_pixels(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Every pixel as 0 or 1, with its grey in [0, 1] as the probability of 1."""
+    return (torch.from_numpy(rng.random(tuple(image.shape), np.float32)) < image).float()
 
 
 def length_probabilities(weights: Sequence[float]) -> np.ndarray:

@@ -1,15 +1,18 @@
 """The importance-weighted bound (Burda et al. 2016): tighter the more samples of z there are, log p(x) in the limit.
 
 log p(x) >= E log 1/K sum_k w_k,    w = p(x | z) prod_t p(z_t | z_<t) / q(z_t | z_<t, x),    z from q
+
+Of grey pixels p(x | z) is a cross-entropy and no likelihood: such bounds compare with each other only.
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastdraw.data import Batch, Source
+from fastdraw.data import Batch
 from fastdraw.errors import FastdrawError
 from fastdraw.models import Draw
 
@@ -25,13 +28,12 @@ class ImportanceBound(NamedTuple):
 
 
 @torch.no_grad()
-def importance_weighted_bound(model: Draw, source: Source, batches: int, samples: int) -> ImportanceBound:
-    """Average over the images of batches 0 to `batches` - 1, with the same noise every time.
+def importance_weighted_bound(model: Draw, batches: Iterable[Batch], samples: int) -> ImportanceBound:
+    """Average over the images of batches, with the same noise every time.
 
     Args:
         model: on any device.
-        source: test images.
-        batches: at least 1; at least two images in all, as one has no standard error.
+        batches: test images, each once, for the standard error takes them for independent; at least two in all.
         samples: of z for each image, K; 1 estimates the ordinary bound.
     Raises:
         FastdrawError: no sample, or fewer than two images.
@@ -39,10 +41,10 @@ def importance_weighted_bound(model: Draw, source: Source, batches: int, samples
     if samples < 1:
         raise FastdrawError(f"an importance-weighted bound needs at least 1 sample of z, got {samples}")
     generator = torch.Generator().manual_seed(SEED)
-    found = [_bounds(model, source.batch(index), samples, generator) for index in range(batches)]
+    found = [_bounds(model, batch, samples, generator) for batch in batches]
     bounds = torch.cat([torch.empty(0, dtype=torch.float64), *found])
     if len(bounds) < 2:
-        raise FastdrawError(f"the error of a bound needs at least 2 images, got {len(bounds)}: ask for more batches")
+        raise FastdrawError(f"the error of a bound needs at least 2 images, got {len(bounds)}: ask for more")
     return ImportanceBound(bounds.mean().item(), bounds.std().item() / math.sqrt(len(bounds)))
 
 

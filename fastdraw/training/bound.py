@@ -1,5 +1,6 @@
 """The bound on the test images' negative log-likelihood, on the same batches with the same noise every time."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -48,13 +49,14 @@ def measure_bound(model: Draw, source: Source, batches: int) -> Bound:
 
 
 @torch.no_grad()
-def measure_kl_by_step(model: Draw, source: Source, batches: int) -> list[float]:
-    """Mean KL of each step in nats, over batches 0 to `batches` - 1, which must be of one length."""
+def measure_by_step(model: Draw, batches: Iterable[Batch]) -> tuple[float, list[float]]:
+    """Mean NLL, and mean KL of each step, in nats, over the images of batches, which must all be of one length."""
     generator = torch.Generator().manual_seed(SEED)
-    kls = []
-    for index in range(batches):
-        batch = source.batch(index)
+    nlls, kls = [], []
+    for batch in batches:
         count, length = batch.labels.shape
         noise = model.noise(count, length, generator)
-        kls.append(model(*(tensor.to(noise.device) for tensor in batch), noise).kl.mean(1))
-    return torch.stack(kls).mean(0).tolist()
+        output = model(*(tensor.to(noise.device) for tensor in batch), noise)
+        nlls.append(output.nll)
+        kls.append(output.kl)
+    return torch.cat(nlls).mean().item(), torch.cat(kls, dim=1).mean(1).tolist()

@@ -16,6 +16,7 @@ from fastdraw.data import (
     load_cells,
     load_mnist_images,
 )
+from fastdraw.data.labelled import batch_generator, draw_pixels
 from fastdraw.data.svhn import load_svhn
 from fastdraw.errors import FastdrawError
 from fastdraw.training.settings import DataSettings, Settings
@@ -61,13 +62,17 @@ def held_out_source(data: DataSettings, batch_size: int) -> Source:
 
 
 def held_out_images(data: DataSettings, length: int, count: int) -> Batch:
-    """Images of the test split with `length` labels: `count` of them, or all of SVHN's where there are fewer.
+    """Images of the test split with `length` labels, none twice: `count` of them, or all where there are fewer.
 
     Raises:
         FastdrawError: the data is missing or broken, or no image is of that length.
     """
-    if data.source != "svhn":
+    if data.source in ("mnist", "captions"):  # which make as many as one asks for
         return held_out_source(data.alone(length), count).batch(0)
+    if data.source == "binarised":
+        images = load_mnist_images(data.root, "test", data.download)
+        image = draw_pixels(images.images[:count] / 255, batch_generator(TEST_SEED, 0))
+        return Batch(image, images.labels[:count], images.lengths[:count])
     numbers = _house_numbers(data, "test")
     chosen = (numbers.lengths == length).nonzero().flatten()[:count]
     if not len(chosen):
