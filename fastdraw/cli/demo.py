@@ -30,12 +30,14 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
 
-    from fastdraw.cli.drawing import draw_steps
+    from fastdraw.cli.drawing import draw_steps, told
     from fastdraw.cli.evaluate import measure
     from fastdraw.evaluation import Accuracy, attention_map, curves, generation_gif, generation_strip, sample_grid
     from fastdraw.files import write_atomically
     from fastdraw.training import Run, load_model, train_or_resume
 
+    if settings.data.source != "mnist" or told(settings) != "digits":
+        raise FastdrawError("the demo draws rows of digits that it is told: other models are for fastdraw train")
     start = time.monotonic()
     out: Path = args.out
     try:

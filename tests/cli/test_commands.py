@@ -11,26 +11,13 @@ from PIL import Image
 
 from fastdraw import info
 from fastdraw.cli import COMMANDS, main
-from fastdraw.evaluation import reader, render_claims
+from fastdraw.evaluation import render_claims
 from fastdraw.training import Run
 from fastdraw.training.settings import fields
+from tests.cli.conftest import pictures
 from tests.training.tiny import files, tiny, tiny_arguments
 
 PICTURES = {"samples.png", "strip.png", "generation.gif", "attention.png", "curves.png"}
-
-
-@pytest.fixture
-def _quick_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader.train_reader, "__defaults__", (20,))
-
-
-def pictures(folder: Path) -> set[str]:
-    """The names of the pictures in a folder, each of which opens and is not blank."""
-    paths = [path for path in folder.iterdir() if path.suffix in (".png", ".gif")]
-    for path in paths:
-        with Image.open(path) as picture:
-            assert len(set(picture.convert("L").tobytes())) > 1, path
-    return {path.name for path in paths}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -121,6 +108,7 @@ def test_evaluate_prints_what_it_writes(run: Path, capsys: pytest.CaptureFixture
     assert main(["evaluate", str(run), "--images", "20"]) == 0
     report = json.loads((run / "evaluation.json").read_text())
     assert json.loads(capsys.readouterr().out) == report
+    assert pictures(run) == {"kl_by_step.png"}
     assert report["settings"] == json.loads((run / "settings.json").read_text())
     bounds = report["test"]["by_length"]
     assert list(bounds) == list(report["accuracy"]) == ["1", "2"]

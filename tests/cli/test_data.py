@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from fastdraw.cli import main
+from fastdraw.evaluation.pages import LINE_HEIGHT
 from tests.cli.test_errors import fails
 from tests.data.svhn import write_svhn
 
@@ -30,6 +31,23 @@ def test_mnist_is_shown_in_every_length(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == f"wrote {out}\n"
     with Image.open(out) as sheet:
         assert sheet.size == sheet_size(columns=10, rows=4)
+
+
+@pytest.mark.parametrize(
+    ("source", "side", "scale", "head"), [("captions", 60, 2, CAPTION + 3 * LINE_HEIGHT), ("binarised", 28, 3, CAPTION)]
+)
+def test_mnist_is_shown_with_captions_and_binarised(
+    tmp_path: Path, source: str, side: int, scale: int, head: int
+) -> None:
+    out = tmp_path / "sheet.png"
+    assert main(["data", "--source", source, "--split", "test", "--count", "10", "--out", str(out)]) == 0
+    with Image.open(out) as sheet:
+        assert sheet.width == 2 * MARGIN + 10 * (side * scale + GAP) - GAP
+        assert 2 * MARGIN + CAPTION + side * scale <= sheet.height <= 2 * MARGIN + head + side * scale
+        tile = sheet.crop((MARGIN, sheet.height - MARGIN - side * scale, MARGIN + side * scale, sheet.height - MARGIN))
+    greys = set(tile.convert("L").tobytes())
+    assert (greys == {0, 255}) == (source == "binarised")
+    assert {0} < greys
 
 
 @pytest.mark.parametrize("align", ["right", "slots", "goodfellow"])

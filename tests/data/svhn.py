@@ -1,5 +1,6 @@
 """A small SVHN of format 1: digitStruct.mat as MATLAB lays it out, and photos in which a digit is a colour."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -42,6 +43,16 @@ def write_photo(path, rows, size=(80, 60), ground=GROUND):
         grey = 20 * (label % 10)
         photo[max(0, top) : top + height, max(0, left) : left + width] = (grey, grey, 255 - grey)
     Image.fromarray(photo).save(path)
+
+
+def house_numbers(count: int, seed: int = 0, lengths: Sequence[int] = (1, 2, 3, 4)) -> list[list[tuple[int, ...]]]:
+    """`count` random numbers of each length, side by side on a photo, for `write_svhn`."""
+    rng = np.random.default_rng(seed)
+    return [
+        [(int(rng.integers(1, 11)), 4 + 17 * place, 10, 14, 40) for place in range(length)]
+        for length in lengths
+        for _ in range(count)
+    ]
 
 
 def write_svhn(root: Path, split: str, numbers) -> Path:

@@ -11,15 +11,17 @@ from PIL import Image
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation import (
     attention_map,
+    comparison_curves,
     curves,
     generation_gif,
     generation_strip,
+    kl_by_step,
     mean_attention,
     reconstruction_gif,
     reconstruction_grid,
     sample_grid,
 )
-from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, MARGIN, set_page
+from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, LINE_HEIGHT, MARGIN, set_page
 from fastdraw.evaluation.pictures import READ, WRITE, spaced_steps
 
 T, B, L, N = 12, 3, 2, 8
@@ -27,9 +29,11 @@ PNG = [
     ("samples", lambda path, c: sample_grid(images(c)[0], ["12", "34", "56"], path)),
     ("strip", lambda path, c: generation_strip(images(c), path)),
     ("reconstructions", lambda path, c: reconstruction_grid(images(c)[0], images(c)[1], path)),
-    ("attention", lambda path, c: attention_map(torch.rand(T, B, L).softmax(-1), torch.ones(B, L), images(c), path)),
+    ("attention", lambda path, c: attention_map(torch.rand(T, B, L).softmax(-1), B * ["12"], images(c), path)),
     ("mean-attention", lambda path, c: mean_attention({"12": torch.rand(T, B, L).softmax(-1)}, path)),
     ("curves", lambda path, c: curves(metrics(40), path)),
+    ("comparison", lambda path, c: comparison_curves([("a", metrics(9)), ("b", metrics(9))], path)),
+    ("kl-by-step", lambda path, c: kl_by_step({1: [2.0, 1.0], 2: [2.0, 1.0, 3.0, 0.5]}, path)),
 ]
 
 
@@ -270,6 +274,72 @@ def test_curves_take_one_split_alone(tmp_path):
 def test_attention_map_grows_with_the_digits(tmp_path, length):
     attention = torch.full((10 * length, 2, length), 1 / length)
     frames = torch.rand(10 * length, 2, 1, 32, 64)
-    attention_map(attention, torch.zeros(2, length), frames, tmp_path / "a.png")
+    attention_map(attention, 2 * ["0" * length], frames, tmp_path / "a.png")
 
     assert pixels(tmp_path / "a.png").shape[0] > 144 * (2 * 0.3 * length + 1)
+
+
+def drawn_axes(monkeypatch):
+    """The axes of every figure that is written from now on."""
+    found = []
+    monkeypatch.setattr("fastdraw.evaluation.plots._write", lambda figure, path: found.extend(figure.axes))
+    return found
+
+
+def test_attention_map_names_its_labels(tmp_path, monkeypatch):
+    found = drawn_axes(monkeypatch)
+    words = ["the", "digit", "7"]
+    attention_map(torch.full((4, 1, 3), 1 / 3), [words], torch.rand(4, 1, 1, 60, 60), tmp_path / "a.png", "word")
+
+    assert [tick.get_text() for tick in found[1].get_yticklabels()] == words
+    assert found[1].get_ylabel() == "word"
+
+
+def test_comparison_curves_have_a_line_for_each_run_and_a_name_for_each_model(tmp_path, monkeypatch):
+    found = drawn_axes(monkeypatch)
+    runs = [("seqDRAW", metrics(3)), ("rnnDRAW", metrics(2)), ("seqDRAW", metrics(4))]
+    comparison_curves(runs, tmp_path / "a.png")
+
+    lines = found[0].get_lines()
+    for line, (_, rows) in zip(lines, runs, strict=True):
+        expected = [(row["step"], row["loss"]) for row in rows if row["split"] == "test"]
+        assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == expected
+    colours = [line.get_color() for line in lines]
+    assert colours[0] == colours[2] != colours[1]
+    assert [text.get_text() for text in found[0].get_legend().get_texts()] == ["seqDRAW", "rnnDRAW"]
+
+
+def test_kl_by_step_has_a_line_for_each_length_and_its_sum(tmp_path, monkeypatch):
+    found = drawn_axes(monkeypatch)
+    kls = {1: [2.0, 1.0], 3: [2.0, 1.0, 3.0]}
+    kl_by_step(kls, tmp_path / "a.png")
+
+    for line, kl in zip(found[0].get_lines(), kls.values(), strict=True):
+        assert line.get_xdata().tolist() == list(range(1, len(kl) + 1))
+        assert line.get_ydata().tolist() == kl
+    texts = [text.get_text() for text in found[0].get_legend().get_texts()]
+    assert texts == ["1 label, 3.0 nats in all", "3 labels, 6.0 nats in all"]
+
+
+def test_a_long_caption_takes_several_lines_within_its_tile(tmp_path):
+    caption = "the digit 7 is at the top left of the image ."
+    sample_grid(torch.zeros(2, 1, 60, 60), [caption, "7"], tmp_path / "a.png")
+
+    page = pixels(tmp_path / "a.png")
+    top = MARGIN + CAPTION_HEIGHT + 2 * LINE_HEIGHT
+    assert page.shape[:2] == (top + 120 + MARGIN, 2 * MARGIN + 2 * 120 + GAP)
+    ink = (page[:top] < 128).all(-1)
+    assert not ink[:, MARGIN + 120 : MARGIN + 120 + GAP].any()
+    lines = ink[:, : MARGIN + 120].any(1)
+    assert (lines[1:] > lines[:-1]).sum() == 3
+    assert ink[:, MARGIN + 120 + GAP :].any(1).nonzero()[0].min() > MARGIN + 2 * LINE_HEIGHT  # a short one stands low
+
+
+def test_a_long_label_stands_in_several_lines_beside_its_row(tmp_path):
+    label = "the digit 7 is at the top left of the image ."
+    generation_strip(torch.zeros(1, 1, 1, 60, 60), tmp_path / "a.png", captions=[label])
+
+    page = pixels(tmp_path / "a.png")
+    assert page.shape[1] < 2 * MARGIN + 2 * (120 + GAP)
+    lines = (page[:, : -MARGIN - 120 - GAP] < 128).all(-1).any(1)
+    assert (lines[1:] > lines[:-1]).sum() == 3

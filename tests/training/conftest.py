@@ -6,13 +6,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fastdraw.data import load_cells
+from fastdraw.data import load_cells, load_mnist_images
 from fastdraw.training import sources
 
 
-@pytest.fixture(autouse=True)
-def _digits_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "load_cells", cached_cells)
+@pytest.fixture(autouse=True, scope="module")  # before the runs that a module shares
+def _digits_read_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "load_cells", cached_cells)
+        patch.setattr(sources, "load_mnist_images", cached_images)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +26,4 @@ def _threads_restored() -> Iterator[None]:
 
 
 cached_cells = functools.cache(load_cells)
+cached_images = functools.cache(load_mnist_images)

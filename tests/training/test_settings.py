@@ -6,9 +6,11 @@ import pytest
 
 from fastdraw.errors import FastdrawError
 from fastdraw.training import preset_names, resolve
-from fastdraw.training.settings import PRESETS, fields, parse_settings
+from fastdraw.training.settings import PRESETS, DataSettings, fields, parse_settings
 from fastdraw.training.state import learning_rate
 from tests.training.tiny import tiny
+
+CAPTIONED = {"data.source": "captions", "model.height": 60, "model.width": 60}
 
 
 @pytest.mark.parametrize("data", ["mnist", "svhn"])
@@ -46,6 +48,32 @@ def test_overrides_win_over_the_preset_and_text_is_parsed() -> None:
     assert (settings.model.hidden, settings.optimiser.lr, settings.data.longest) == (32, 0.01, 2)
 
 
+def test_presets_joined_by_plus_are_laid_over_each_other() -> None:
+    base, overlay = resolve("seqdraw-cur-mnist"), resolve("small-mnist")
+    both = resolve("seqdraw-cur-mnist+small-mnist", {"model.hidden": 32})
+    # What both say, the later one does; what one of them says alone stays; overrides win over both.
+    assert (both.steps, both.optimiser.lr, both.data.lengths) == (
+        overlay.steps,
+        overlay.optimiser.lr,
+        overlay.data.lengths,
+    )
+    assert (both.curriculum.kind, both.curriculum.shares) == (base.curriculum.kind, overlay.curriculum.shares)
+    assert (both.model.count_from, both.model.align, both.model.hidden) == ("right", overlay.model.align, 32)
+    assert resolve("small-mnist+seqdraw-cur-mnist").optimiser.lr == base.optimiser.lr != overlay.optimiser.lr
+    for wrong in ("seqdraw-mnist+", "seqdraw-mnist+small", "+small-mnist"):
+        with pytest.raises(FastdrawError, match=r"^no preset '(small)?': expected one of aligndraw"):
+            resolve(wrong)
+
+
+def test_data_settings_tell_lengths_and_symbols() -> None:
+    mnist = DataSettings(lengths=(0.5, 0, 0.25, 0))
+    assert (mnist.longest, mnist.trained, mnist.symbols) == (3, {1: 0.5, 3: 0.25}, 10)
+    assert mnist.alone(3).lengths == (0, 0, 1, 0)
+    captions, binarised = DataSettings(source="captions"), DataSettings(source="binarised")
+    assert (captions.longest, captions.trained, captions.symbols) == (12, {12: 1}, 22)
+    assert (binarised.longest, binarised.trained, binarised.symbols) == (1, {1: 1}, 10)
+
+
 def test_settings_survive_json() -> None:
     settings = tiny(data__root="/somewhere")
     assert parse_settings(settings.model_dump_json()) == settings
@@ -59,6 +87,14 @@ def test_settings_survive_json() -> None:
         ({"model.hidden": 0}, r"setting model.hidden: .*greater than or equal to 1, got 0"),
         ({"model.width": 28}, r"model.width must be 64"),
         ({"model.positions": 2}, r"model.positions must be at least 4"),
+        ({"data.source": "svhn", "data.align": "left"}, r"'right', 'slots' or 'goodfellow', got 'left'"),
+        ({"data.source": "binarised"}, r"model.height must be 28, the height of the images"),
+        ({"data.source": "captions", "model.height": 60}, r"model.width must be 60, the width of the images"),
+        ({**CAPTIONED, "model.positions": 12}, r"model.symbols must be 22, the different labels of captions"),
+        ({**CAPTIONED, "model.symbols": 22}, r"model.positions must be at least 12, the labels of the longest image"),
+        ({"curriculum.kind": "steep"}, r"'none', 'staged' or 'cumulative', got 'steep'"),
+        ({"samples": 0}, r"setting samples: .*greater than or equal to 1, got 0"),
+        ({"model.labels": "letters"}, r"'digits', 'last', 'words' or 'none', got 'letters'"),
         ({"model.symbols": 22}, r"model.symbols must be 10, the different labels of mnist"),
         ({"data.channels": 3}, r"data.channels must be 1, got 3"),
         ({"data.source": "svhn", "data.channels": 2}, r"data.channels must be 1 or 3, got 2"),

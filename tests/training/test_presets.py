@@ -1,0 +1,79 @@
+"""Every preset learns: 300 steps of its own model on its own data, at a small size."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastdraw.training import (
+    Settings,
+    held_out_source,
+    load_model,
+    measure_bound,
+    preset_names,
+    resolve,
+    train,
+)
+from fastdraw.training.sources import Source, training_source
+from fastdraw.training.state import TrainingState
+from tests.data.svhn import house_numbers, write_svhn
+
+OVERLAYS = {"small-mnist": "seqdraw-cur-mnist", "small-svhn": "seqdraw-cur-svhn"}
+PRESETS = [f"{OVERLAYS[name]}+{name}" if name in OVERLAYS else name for name in preset_names()]
+SMALL: dict[str, Any] = {
+    "model.hidden": 32,
+    "model.latent": 8,
+    "model.align": 8,
+    "model.steps_per_label": 2,
+    "optimiser.lr": 0.01,
+    "optimiser.warmup": 10,
+    "optimiser.ema": 0.9,
+    "steps": 300,
+    "batch_size": 8,
+    "log_every": 300,
+    "evaluate_every": 300,
+    "checkpoint_every": 300,
+    "test_batches": 1,
+    "device": "cpu",
+    "threads": 1,
+}
+# Windows of 2 x 2 and 5 x 5 pixels find the digit only after so many glimpses.
+LARGER = {"draw-mnist": {"model.hidden": 64, "model.steps_per_image": 8, "batch_size": 32, "optimiser.lr": 0.005}}
+BATCHES = 4
+
+
+@pytest.fixture(scope="module")
+def svhn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("svhn")
+    for seed, split in enumerate(("train", "test")):
+        write_svhn(root, split, house_numbers(60, seed))
+    return root
+
+
+def small(preset: str, svhn: Path) -> Settings:
+    """The preset at a small size: what it is made of stays as it is."""
+    full = resolve(preset)
+    sizes = SMALL | ({"model.steps_per_image": 4} if full.model.steps_per_image else {}) | LARGER.get(preset, {})
+    return resolve(preset, sizes | ({"data.root": svhn} if full.data.source == "svhn" else {}))
+
+
+def least_nll(source: Source) -> float:
+    """What the NLL of a grey image cannot fall below, in nats: the entropy of its pixels."""
+    images = torch.cat([source.batch(index).image for index in range(BATCHES)]).double()
+    return -(images.xlogy(images) + (1 - images).xlogy(1 - images)).sum().item() / len(images)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_300_steps_lower_the_loss(preset: str, svhn: Path, tmp_path: Path) -> None:
+    settings = small(preset, svhn)
+    source = held_out_source(settings.data, 50)
+    untrained = TrainingState(settings, torch.device("cpu")).model
+    untrained.set_canvas(training_source(settings).mean_image())
+    before = sum(measure_bound(untrained, source, BATCHES))
+
+    train(settings, tmp_path / "run")
+
+    after = sum(measure_bound(load_model(tmp_path / "run")[0], source, BATCHES))
+    least = least_nll(source)
+    assert least < after < least + 0.95 * (before - least)
