@@ -25,10 +25,12 @@ SMALL: dict[str, Any] = {
     "model.hidden": 32,
     "model.latent": 8,
     "model.align": 8,
+    "model.label_hidden": 16,
     "model.steps_per_label": 2,
     "optimiser.lr": 0.01,
     "optimiser.warmup": 10,
     "optimiser.ema": 0.9,
+    "explode": 1e6,  # in so few steps the first longer images of a curriculum are a shock
     "steps": 300,
     "batch_size": 8,
     "log_every": 300,
