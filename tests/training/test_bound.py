@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastdraw.data import load_cells
-from fastdraw.training.bound import mean_terms, measure_bound, measure_kl_by_step, nll_and_kl, repeat
+from fastdraw.training.bound import mean_terms, measure_bound, measure_by_step, nll_and_kl, repeat
 from fastdraw.training.sources import held_out_source
 from fastdraw.training.state import TrainingState
 from tests.training.tiny import tiny
@@ -55,9 +55,9 @@ def test_samples_of_an_image_are_averaged_in_both_terms(model) -> None:
 
 def test_kl_by_step_is_the_mean_of_every_step_and_sums_to_the_kl(model) -> None:
     source = held_out_source(tiny(data__lengths=(0, 0, 1, 0)).data, 8)
-    kls = measure_kl_by_step(model, source, 2)
+    nll, kls = measure_by_step(model, [source.batch(index) for index in range(2)])
     generator = torch.Generator().manual_seed(0)
     noises = [model.noise(8, 3, generator) for _ in range(2)]
     outputs = [model(*source.batch(index), noise) for index, noise in enumerate(noises)]
     assert kls == pytest.approx(torch.cat([output.kl for output in outputs], 1).mean(1).tolist(), rel=1e-5)
-    assert sum(kls) == pytest.approx(measure_bound(model, source, 2).kl, rel=1e-5)
+    assert (nll, sum(kls)) == pytest.approx(tuple(measure_bound(model, source, 2)), rel=1e-5)
