@@ -180,7 +180,7 @@ def test_evaluate_has_a_classifier_read_digits(runs: dict[str, Path], kind: str,
     assert main(["evaluate", str(runs[kind]), "--images", "8", "--classifier", str(tmp_path / "judge")]) == 0
     counts = json.loads((runs[kind] / "evaluation.json").read_text())["classifier"]
     images = 6 if kind == "svhn" else 8  # house numbers of a length, all that there are
-    expected = {"test images": images, "drawn": 8, "redrawn": images}
+    expected = {"real": images, "prior": 8, "reconstructed": images}
     found = {length: {what: count["images"] for what, count in of.items()} for length, of in counts.items()}
     assert found == {"1": expected, "2": expected}
 

@@ -81,6 +81,19 @@ def test_held_out_images_of_mnist_are_as_many_as_asked_for_and_always_the_same()
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
 
 
+def test_every_held_out_image_of_binarised_mnist_comes_once_and_always_the_same() -> None:
+    data, digits = tiny(**SQUARE).data, load_mnist_images(None, "test")
+    image, labels, lengths = held_out_images(data, 1, 50)
+    assert set(image.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(labels, digits.labels[:50])
+    assert lengths.tolist() == [1] * 50
+    grey = digits.images[:50] / 255
+    assert not image[grey == 0].any()
+    assert image[grey == 1].all()
+    assert torch.equal(held_out_images(data, 1, 50).image, image)
+    assert len(held_out_images(data, 1, 10_000).image) == 2000
+
+
 def test_binarised_mnist_is_of_black_and_white_pixels_of_its_split() -> None:
     settings = tiny(**SQUARE, batch_size=50)
     for source, split in ((training_source(settings), "train"), (held_out_source(settings.data, 50), "test")):
