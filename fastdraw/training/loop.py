@@ -242,7 +242,10 @@ def _check_loss(
         message = f"NLL {nll:g}, KL {kl:g}, gradient norm {grad_norm:g} {place}: not finite; {advice}"
         group.stop(FastdrawError(message))
     usual = state.losses.median().item()
-    if state.step >= len(state.losses) and nll + kl > settings.explode * usual:
+    # The first longer numbers of a curriculum may well cost many times what the numbers before them did.
+    starts = [start for _, start in settings.curriculum.stages(settings.data.lengths, settings.steps)]
+    of_this_stage = state.step - max(start for start in starts if start <= state.step)
+    if of_this_stage >= len(state.losses) and nll + kl > settings.explode * usual:
         message = (
             f"loss {nll + kl:g} {place}: more than {settings.explode:g} times {usual:g}, the median of the "
             f"{len(state.losses)} steps before; {advice}, or a higher --explode if that is no accident"

@@ -211,14 +211,17 @@ def test_weights_that_explode_stop_the_run_before_a_checkpoint(tmp_path: Path, m
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
-def test_loss_may_jump_before_there_are_100_steps_and_up_to_the_setting(
+def test_loss_may_jump_before_there_are_100_steps_of_a_stage_and_up_to_the_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         multiplied(patch, 20.0, 95)
         train(tiny(**LONG | {"steps": 99}), tmp_path / "early")
-    multiplied(monkeypatch, 20.0, 108)
-    train(tiny(**LONG, explode=30.0), tmp_path / "allowed")
+    stages = {"data__lengths": (1, 1, 0, 0), "curriculum__kind": "cumulative"}  # the second one starts at step 60
+    for name, settings in {"allowed": {"explode": 30.0}, "next-stage": stages}.items():
+        with monkeypatch.context() as patch:
+            multiplied(patch, 20.0, 108)
+            train(tiny(**LONG | settings), tmp_path / name)
 
 
 @pytest.mark.parametrize("limit", [300, 1500, 100_000], ids=["settings", "metrics", "checkpoint"])

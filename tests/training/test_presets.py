@@ -30,7 +30,6 @@ SMALL: dict[str, Any] = {
     "optimiser.lr": 0.01,
     "optimiser.warmup": 10,
     "optimiser.ema": 0.9,
-    "explode": 1e6,  # in so few steps the first longer images of a curriculum are a shock
     "steps": 300,
     "batch_size": 8,
     "log_every": 300,
