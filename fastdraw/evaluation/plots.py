@@ -55,6 +55,8 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: Path) -> None:
     """Write the negative bound on test images against the training step, a colour for each model, a line for each run.
 
+    The vertical axis covers the second half of the steps: before it a curriculum has not seen all lengths.
+
     Args:
         runs: at least one; the model's name, and rows as `curves` takes, of which those of the test split are drawn.
     """
@@ -66,6 +68,11 @@ def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p
         label = model if all(model != other for other, _ in runs[:place]) else None
         colour = COLOURS[models.index(model) % len(COLOURS)]
         axes.plot(steps, losses, color=colour, marker="o", markersize=3, label=label)
+    shown = [row for _, rows in runs for row in rows if row["split"] == "test"]
+    last = max(row["step"] for row in shown)
+    late = [row["loss"] for row in shown if 2 * row["step"] >= last]
+    space = 0.05 * (max(late) - min(late)) or 1
+    axes.set_ylim(min(late) - space, max(late) + space)
     axes.set(title="negative bound on test images", xlabel="training step", ylabel="nats per image")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
