@@ -134,7 +134,7 @@ def reached_block(results: Path) -> str:
     runs = [run for run in read_results(path).runs if run.model == "seqDRAW-cur"]
     longer = json.loads((results / "seqdraw-cur-mnist" / "evaluation.json").read_text())
     lines = [
-        f"| digits | goal | seqDRAW-cur of Table II, {len(runs)} seeds, {_range({run.steps for run in runs})} steps | "
+        f"| | goal | seqDRAW-cur of Table II, {len(runs)} seeds, {_range({run.steps for run in runs})} steps | "
         f"one of them trained on to {longer['settings']['steps']} steps |",
         "|---|---|---|---|",
     ]
@@ -145,7 +145,7 @@ def reached_block(results: Path) -> str:
         for counts in (pooled, further):
             share = proportion(sum(part.predicted_length for part in counts), sum(part.images for part in counts))
             cells.append(f"{_percent(share._asdict())}{'' if share.value >= goal else ', missed'}")
-        lines.append(f"| {length} | {goal:.0%} | {' | '.join(cells)} |")
+        lines.append(f"| L = {length} | {goal:.0%} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
