@@ -42,7 +42,7 @@ def parse_settings_arguments(
 
     defaults = resolve(preset)
     group = parser.add_argument_group("settings", f"defaults of {f'the preset {preset}' if preset else 'fastdraw'}")
-    for name, field in fields().items():
+    for name, field in fields(defaults).items():
         value: Any = defaults
         for part in name.split("."):
             value = getattr(value, part)
@@ -58,7 +58,7 @@ def parse_settings_arguments(
             **_kind(field.annotation),
         )
     args = parser.parse_args(argv)
-    overrides = {name: value for name, value in vars(args).items() if name in fields()}
+    overrides = {name: value for name, value in vars(args).items() if name in fields(defaults)}
     return args, resolve(preset, overrides)
 
 
@@ -111,7 +111,8 @@ def _kind(annotation: Any) -> dict[str, Any]:
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(annotation) is tuple:
-        return {"nargs": len(get_args(annotation)), "metavar": get_args(annotation)[0].__name__.upper()}
+        kind, *others = get_args(annotation)
+        return {"nargs": "+" if Ellipsis in others else 1 + len(others), "metavar": kind.__name__.upper()}
     if get_origin(annotation) is Literal:
         return {"metavar": "{" + ",".join(get_args(annotation)) + "}"}
     if isinstance(annotation, types.UnionType):

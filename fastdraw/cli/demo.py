@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.cli.evaluate import measure
     from fastdraw.evaluation import Accuracy, attention_map, curves, generation_gif, generation_strip, sample_grid
     from fastdraw.files import write_atomically
-    from fastdraw.training import Run, load_model, train_or_resume
+    from fastdraw.training import Run, load_draw, train_or_resume
 
     if settings.data.source != "mnist" or told(settings) != "digits":
         raise FastdrawError("the demo draws rows of digits that it is told: other models are for fastdraw train")
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         raise FastdrawError(f"{out} is trained, but its metrics.jsonl is gone or empty: give another --out")
     curves(rows, out / "curves.png")
 
-    model, _ = load_model(out, settings.device)
+    model, _ = load_draw(out, settings.device)
     length = settings.data.longest
     # Every digit in every place: 0, 1, .. for one digit, 01, 12, .. for two.
     digits = (torch.arange(10 * ROWS)[:, None] + torch.arange(length)) % 10
@@ -58,9 +58,7 @@ def main(argv: Sequence[str]) -> None:
     sample_grid(drawing.frames[-1], captions, out / "samples.png")
     frames, windows, _ = drawing.first(10)
     generation_strip(frames, out / "strips.png", captions=captions[:10])
-    generation_gif(
-        frames, windows, settings.model.n_write, settings.model.stride, out / "generation.gif", captions[:10]
-    )
+    generation_gif(frames, windows, model.config.n_write, model.config.stride, out / "generation.gif", captions[:10])
     frames, _, attention = drawing.first(ROWS)
     if attention is not None:
         attention_map(attention, captions[:ROWS], frames, out / "attention.png")

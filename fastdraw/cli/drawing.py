@@ -9,6 +9,7 @@ from torch import Tensor
 from fastdraw.data.captions import WORDS, encode
 from fastdraw.data.multidigits import SLOTS
 from fastdraw.errors import FastdrawError
+from fastdraw.models import DrawConfig
 
 if TYPE_CHECKING:
     from fastdraw.models import Draw
@@ -63,7 +64,7 @@ def parse_digits(text: str) -> list[int]:
 
 def told(settings: "Settings") -> Literal["digits", "caption", "nothing"]:
     """What the model of a run has to be told to draw an image."""
-    if settings.model.labels == "none":
+    if not isinstance(settings.model, DrawConfig) or settings.model.labels == "none":
         return "nothing"
     return "caption" if settings.data.source == "captions" else "digits"
 
@@ -130,7 +131,7 @@ def redraw_steps(model: "Draw", image: Tensor, labels: Tensor, lengths: Tensor, 
 
 def _check_positions(settings: "Settings", length: int, what: str, text: str) -> None:
     model = settings.model
-    if model.labels == "digits" and length > model.positions:
+    if isinstance(model, DrawConfig) and model.labels == "digits" and length > model.positions:
         raise FastdrawError(
             f"--{'digits' if what == 'digits' else 'caption'} {text} are {length} {what}, and the model knows "
             f"{model.positions} position(s): ask for fewer, or train with more --model.positions"

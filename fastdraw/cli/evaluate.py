@@ -10,7 +10,7 @@ from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
     from fastdraw.data import Batch
-    from fastdraw.models import Draw
+    from fastdraw.models import Model
     from fastdraw.models.classifier import DigitClassifier
     from fastdraw.training import Settings
     from fastdraw.training.settings import DataSettings
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(
-    model: "Draw",
+    model: "Model",
     settings: "Settings",
     images: int,
     classifier: "DigitClassifier | None" = None,
@@ -138,7 +138,7 @@ def _check_classifier(classifier: "DigitClassifier", settings: "Settings") -> No
         )
 
 
-def _read(model: "Draw", data: "DataSettings", images: int) -> dict[str, Any]:
+def _read(model: "Model", data: "DataSettings", images: int) -> dict[str, Any]:
     """How many drawn images a reader of single slots reads as asked, and how well it reads real digits."""
     import torch
 
@@ -157,7 +157,7 @@ def _read(model: "Draw", data: "DataSettings", images: int) -> dict[str, Any]:
     return {"accuracy": accuracies, "reader": reader_accuracy(reader, load_cells(data.root, "test"))._asdict()}
 
 
-def _classify(model: "Draw", real: "dict[int, Batch]", images: int, classifier: "DigitClassifier") -> dict[str, Any]:
+def _classify(model: "Model", real: "dict[int, Batch]", images: int, classifier: "DigitClassifier") -> dict[str, Any]:
     """What a classifier reads right of real test images, of samples of the prior and of reconstructions, by length."""
     from fastdraw.evaluation.judging import judge_prior, judge_reconstructions, judge_test_images
 

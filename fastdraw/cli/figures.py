@@ -60,10 +60,10 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.data.multidigits import SLOTS
     from fastdraw.evaluation import drawing_claims, image_claims, mean_attention, reconstruction_gif
     from fastdraw.files import write_atomically
-    from fastdraw.training import held_out_images, load_model
+    from fastdraw.training import held_out_images, load_draw
 
-    model, settings = load_model(args.run, args.device)
-    config, data = settings.model, settings.data.at(args.root)
+    model, settings = load_draw(args.run, args.device)
+    config, data = model.config, settings.data.at(args.root)
     if data.source not in ("mnist", "svhn") or config.labels == "none":
         raise FastdrawError(f"the model of {args.run} is told no numbers: see its drawings with fastdraw sample")
     slot_width = config.width // SLOTS

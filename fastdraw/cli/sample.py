@@ -2,8 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastdraw.cli.arguments import Parser, count, device_argument, folder, run_argument, seed_argument
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdraw.cli.drawing import Wish
+    from fastdraw.models import Draw
 
 EXAMPLES = """examples:
   fastdraw sample runs/seqdraw --digits 157 --count 8 --out pictures
@@ -33,32 +40,43 @@ def main(argv: Sequence[str]) -> None:
     device_argument(parser)
     args = parser.parse_args(argv)
 
-    from fastdraw.cli.drawing import draw_steps, wish_for
-    from fastdraw.evaluation import attention_map, curves, generation_gif, generation_strip, sample_grid
+    import torch
+
+    from fastdraw.cli.drawing import wish_for
+    from fastdraw.evaluation import curves, sample_grid
+    from fastdraw.evaluation.judging import draw_images
+    from fastdraw.models import Draw
     from fastdraw.training import Run, load_model
 
     model, settings = load_model(args.run, args.device)
     wish = wish_for(settings, args.run, args.digits, args.caption)
-    drawing = draw_steps(model, wish.labels.expand(args.count, -1), args.seed)
-
     out: Path = args.out or args.run / "samples" / "-".join(wish.text.replace(".", "").split())
     out.mkdir(parents=True, exist_ok=True)
-    captions = [wish.text] * args.count if wish.text else []
-    sample_grid(drawing.frames[-1], captions, out / "samples.png")
-    generation_strip(drawing.frames, out / "strip.png", captions=captions)
-    generation_gif(
-        drawing.frames,
-        drawing.windows,
-        settings.model.n_write,
-        settings.model.stride,
-        out / "generation.gif",
-        captions,
-    )
-    frames, _, attention = drawing.first(1)
-    if attention is not None:
-        label = "digit" if args.digits is not None else "word"
-        attention_map(attention, [wish.names], frames, out / "attention.png", label)
+    labels = wish.labels.expand(args.count, -1)
+    if isinstance(model, Draw):
+        _draw_steps(model, labels, wish, args.seed, out)
+    else:
+        lengths = torch.full((args.count,), labels.shape[1])
+        images = draw_images(model, labels, lengths, torch.Generator().manual_seed(args.seed))
+        sample_grid(images, [], out / "samples.png")
     rows = Run.open(args.run).metrics()
     if rows:  # none where a run was stopped before its first
         curves(rows, out / "curves.png")
     print(f"wrote the pictures to {out}")
+
+
+def _draw_steps(model: "Draw", labels: "Tensor", wish: "Wish", seed: int, out: Path) -> None:
+    """Draw labels (B, L) and show every step."""
+    from fastdraw.cli.drawing import draw_steps
+    from fastdraw.evaluation import attention_map, generation_gif, generation_strip, sample_grid
+
+    drawing = draw_steps(model, labels, seed)
+    captions = [wish.text] * len(labels) if wish.text else []
+    sample_grid(drawing.frames[-1], captions, out / "samples.png")
+    generation_strip(drawing.frames, out / "strip.png", captions=captions)
+    config = model.config
+    generation_gif(drawing.frames, drawing.windows, config.n_write, config.stride, out / "generation.gif", captions)
+    frames, _, attention = drawing.first(1)
+    if attention is not None:
+        label = "digit" if len(wish.names) == len(wish.text) else "word"
+        attention_map(attention, [wish.names], frames, out / "attention.png", label)

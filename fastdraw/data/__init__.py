@@ -2,7 +2,7 @@
 
 from fastdraw.data.captions import Captions
 from fastdraw.data.cells import DigitCells, load_cells
-from fastdraw.data.labelled import Batch, ImageStream, LabelledImages, Source
+from fastdraw.data.labelled import Batch, EpochStream, ImageStream, LabelledImages, Source
 from fastdraw.data.mnist import load_mnist_images
 from fastdraw.data.multidigits import MultiDigits
 
@@ -10,6 +10,7 @@ __all__ = [
     "Batch",
     "Captions",
     "DigitCells",
+    "EpochStream",
     "ImageStream",
     "LabelledImages",
     "MultiDigits",

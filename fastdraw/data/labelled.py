@@ -118,6 +118,54 @@ class ImageStream:
         return Batch(image, self.images.labels[chosen, : int(lengths.max())], lengths)
 
 
+class EpochStream:
+    """An endless stream of batches that takes every image once, in random order, before it takes any again.
+
+    Images must be of one length. Batches go on across the end of an epoch; each is a pure function of (seed, index).
+
+    Args:
+        images: what to draw from.
+        batch_size: images per batch.
+        seed: any integer from 0.
+    Raises:
+        FastdrawError: the lengths of the images differ, batch_size < 1 or seed < 0.
+    """
+
+    def __init__(self, images: LabelledImages, batch_size: int, seed: int) -> None:
+        check_stream(batch_size, seed)
+        if not bool((images.lengths == images.lengths[0]).all()):
+            raise FastdrawError("an epoch takes images of one length: images of several need weights")
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self._order = (-1, torch.empty(0, dtype=torch.int64))
+
+    def batch(self, index: int) -> Batch:
+        """Batch number `index`."""
+        chosen, place = [], index * self.batch_size
+        end = place + self.batch_size
+        while place < end:
+            epoch, first = divmod(place, len(self.images))
+            chosen.append(self._permutation(epoch)[first : first + end - place])
+            place += len(chosen[-1])
+        rows = torch.cat(chosen)
+        image = self.images.images[rows].float().div_(255)
+        return Batch(image, self.images.labels[rows, : int(self.images.lengths[0])], self.images.lengths[rows])
+
+    mixed_batch = batch
+
+    def mean_image(self) -> Tensor:
+        """The mean image (C, H, W), float32."""
+        total = torch.zeros(self.images.images.shape[1:], dtype=torch.float64)
+        for part in self.images.images.split(1024):
+            total += part.sum(0, dtype=torch.float64)
+        return (total / (255 * len(self.images))).float()
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if self._order[0] != epoch:
+            order = batch_generator(self.seed, epoch).permutation(len(self.images))
+            self._order = (epoch, torch.from_numpy(order))
+        return self._order[1]
+
+
 def draw_pixels(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Every pixel as 0 or 1, with its grey in [0, 1] as the probability of 1."""
     return (torch.from_numpy(rng.random(tuple(image.shape), np.float32)) < image).float()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastdraw.data import Batch
 from fastdraw.errors import FastdrawError
-from fastdraw.models import Draw
+from fastdraw.models import Model
 
 SEED = 0
 ROWS = 1000  # images times samples that go through the model at once
@@ -28,7 +28,7 @@ class ImportanceBound(NamedTuple):
 
 
 @torch.no_grad()
-def importance_weighted_bound(model: Draw, batches: Iterable[Batch], samples: int) -> ImportanceBound:
+def importance_weighted_bound(model: Model, batches: Iterable[Batch], samples: int) -> ImportanceBound:
     """Average over the images of batches, with the same noise every time.
 
     Args:
@@ -48,10 +48,10 @@ def importance_weighted_bound(model: Draw, batches: Iterable[Batch], samples: in
     return ImportanceBound(bounds.mean().item(), bounds.std().item() / math.sqrt(len(bounds)))
 
 
-def _bounds(model: Draw, batch: Batch, samples: int, generator: torch.Generator) -> Tensor:
+def _bounds(model: Model, batch: Batch, samples: int, generator: torch.Generator) -> Tensor:
     """-log 1/K sum_k w_k of every image of a batch (B,), float64 on the CPU."""
     count, length = batch.labels.shape
-    device = model.canvas0.device
+    device = model.device
     log_weights = []
     for start in range(0, samples, most := max(1, ROWS // count)):
         times = min(most, samples - start)

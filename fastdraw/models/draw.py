@@ -20,6 +20,7 @@ class DrawConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: Literal["draw"] = "draw"
     hidden: int = Field(400, ge=1, le=LARGEST, description="units of each LSTM")
     latent: int = Field(100, ge=1, le=LARGEST, description="size of z")
     n_read: int = Field(8, ge=0, le=LARGEST, description="side of the read glimpse; 0: reads whole images")
@@ -86,6 +87,10 @@ class Draw(nn.Module):
     def weights(self) -> DrawWeights:
         found = {name: getattr(self, name, None) for name in DrawWeights._fields}
         return DrawWeights(**cast("dict[str, Tensor]", found))
+
+    @property
+    def device(self) -> torch.device:
+        return self.canvas0.device
 
     @torch.no_grad()
     def set_canvas(self, mean: Tensor) -> None:
@@ -173,6 +178,21 @@ class Draw(nn.Module):
             trace=trace,
             **self._options(),
         )
+
+    def expected(self, canvas: Tensor) -> Tensor:
+        """The image in [0, 1] of a canvas: the mean of p(x | z)."""
+        return canvas.sigmoid()
+
+    @torch.no_grad()
+    def embed(self, image: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
+        """The code (T, B, Z) of images: the noise that `sample` draws their most probable reconstructions from.
+
+        Args, Raises: as in `forward`.
+        """
+        count, length = labels.shape
+        noise = self.noise(count, length).zero_()
+        _, trace = cast("tuple[DrawOutput, DrawTrace]", self(image, labels, lengths, noise, trace=True))
+        return trace.code
 
     def _options(self) -> dict[str, Any]:
         config = self.config

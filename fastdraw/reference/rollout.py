@@ -57,6 +57,7 @@ class DrawTrace(NamedTuple):
     read_window: Tensor | None  # (T, B, 5), raw
     write_window: Tensor | None  # (T, B, 5), raw
     canvas: Tensor  # (T, B, C, H, W), logits after each step
+    code: Tensor  # (T, B, Z), (z - mu_p) / sigma_p: the noise that the prior draws the same z from
 
 
 class StepOps(NamedTuple):
@@ -114,7 +115,8 @@ def draw_rollout(
         state, write_window = recurrence.write(state, z, y, t)
         kls.append(kl if steps is None else torch.where(t < steps, kl, 0.0))
         if trace:
-            records.append((alpha, read_window, write_window, state.canvas))
+            code = (z - mu_p) * (-log_sigma_p).exp()
+            records.append((alpha, read_window, write_window, state.canvas, code))
     output = DrawOutput(step_ops.bernoulli_nll(state.canvas, image), torch.stack(kls), state.canvas)
     return (output, _trace(records)) if trace else output
 
@@ -135,15 +137,15 @@ def draw_generate(
     """Draw from the prior; arguments as in fastdraw.ops.draw_generate, options as in `Options`."""
     recurrence = _Recurrence(weights, labels, lengths, None, n_write, steps, Options(**options), step_ops)
     state = recurrence.start(noise.shape[1])
-    records = []
+    records: list[tuple[Tensor | None, ...]] = []
     for t in range(noise.shape[0]):
         y, alpha = recurrence.attend(state)
         mu_p, log_sigma_p = recurrence.prior(state, t)
         z = mu_p + log_sigma_p.exp() * noise[t]
         state, write_window = recurrence.write(state, z, y, t)
         if trace or frames:
-            records.append((alpha, None, write_window, state.canvas))
-    canvas = torch.stack([record[3] for record in records]) if frames else state.canvas
+            records.append((alpha, None, write_window, state.canvas, noise[t]))
+    canvas = _trace(records).canvas if frames else state.canvas
     return (canvas, _trace(records)) if trace else canvas
 
 

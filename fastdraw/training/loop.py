@@ -17,8 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fastdraw.errors import FastdrawError
-from fastdraw.models import Draw
-from fastdraw.training.bound import Bound, mean_terms, measure_bound, repeat
+from fastdraw.models import Draw, Model
+from fastdraw.training.bound import mean_terms, measure_terms, noise_for, repeat
 from fastdraw.training.checkpoint import read_checkpoint, write_checkpoint
 from fastdraw.training.distributed import Group, joined, share, unsynchronised
 from fastdraw.training.run import MetricsFile, Run
@@ -27,6 +27,7 @@ from fastdraw.training.sources import Source, held_out_source, training_source
 from fastdraw.training.state import TrainingState, learning_rate
 
 SAMPLES = 16
+TITLES = {"nll": "NLL", "kl": "KL", "refinement": "refinement"}
 
 
 def train(settings: Settings, folder: Path) -> None:
@@ -100,7 +101,7 @@ def train_or_resume(settings: Settings, folder: Path) -> None:
         raise FastdrawError(f"{folder} holds a run of other settings: give another --out")
 
 
-def load_model(folder: Path, device: str = "cpu") -> tuple[Draw, Settings]:
+def load_model(folder: Path, device: str = "cpu") -> tuple[Model, Settings]:
     """Load the model of a run, in evaluation mode, with the averaged weights where the run keeps them.
 
     Raises:
@@ -114,6 +115,18 @@ def load_model(folder: Path, device: str = "cpu") -> tuple[Draw, Settings]:
         state = TrainingState(settings, pick_device(device))
         state.restore(run.checkpoint_path)
     return state.evaluated.eval(), settings
+
+
+def load_draw(folder: Path, device: str = "cpu") -> tuple[Draw, Settings]:
+    """Load as `load_model` a model that draws step by step.
+
+    Raises:
+        FastdrawError: as `load_model`, or the run is of another kind of model.
+    """
+    model, settings = load_model(folder, device)
+    if not isinstance(model, Draw):
+        raise FastdrawError(f"{folder} is a run of a VAE, which does not draw step by step: give one of a DRAW model")
+    return model, settings
 
 
 def pick_device(name: str) -> torch.device:
@@ -165,27 +178,30 @@ def _sources(settings: Settings, group: Group) -> tuple[Source, Source]:
 
 
 def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, held_out: Source, group: Group) -> None:
-    parameters = list(state.model.parameters())
-    if state.step == 0:
+    parameters = list(state.objective.parameters())
+    if state.step == 0 and isinstance(state.model, Draw):
         state.model.set_canvas(source.mean_image())
-    model = group.wrap(state.model)
+    objective = group.wrap(state.objective)
     if group.size > 1:
         # After its first backward DDP puts the gradients into another order, in which a ring of processes adds them up
         # in another one. Done before the first step, a resumed run adds as one that was never stopped.
-        before = state.generator.get_state()
-        _backward(settings, state, model, source, group)
+        before, buffers = state.generator.get_state(), [buffer.clone() for buffer in state.objective.buffers()]
+        _backward(settings, state, objective, source, group)
         state.generator.set_state(before)
+        for buffer, value in zip(state.objective.buffers(), buffers, strict=True):
+            buffer.copy_(value)
     with (
         _log(run, settings, state) if group.first else nullcontext() as log,
         _stop_request(group) as stopping,
     ):
         while state.step < settings.steps:
             state.optimiser.zero_grad()
-            terms = _backward(settings, state, model, source, group)
-            norm = clip_grad_norm_(parameters, settings.optimiser.clip)
-            nll, kl, grad_norm = torch.cat([terms, norm[None]]).tolist()
-            nll, kl, stops = group.mean([nll, kl, float(stopping())])
-            _check_loss(settings, state, nll, kl, grad_norm, group)
+            sums = _backward(settings, state, objective, source, group)
+            norm = clip_grad_norm_(parameters, settings.optimiser.clip or math.inf)
+            *values, grad_norm = torch.cat([sums, norm[None]]).tolist()
+            *values, stops = group.mean([*values, float(stopping())])
+            terms = state.objective.named(values)
+            _check_loss(settings, state, terms, grad_norm, group)
             lr = learning_rate(settings.optimiser, state.step, settings.steps)
             for param_group in state.optimiser.param_groups:
                 param_group["lr"] = lr
@@ -193,7 +209,7 @@ def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, he
             if state.average is not None:
                 state.average.update_parameters(state.model)
 
-            state.losses[state.step % len(state.losses)] = nll + kl
+            state.losses[state.step % len(state.losses)] = terms["loss"]
             state.step += 1
             last, stopped = state.step == settings.steps, stops > 0
             logged, tested, saved = (
@@ -201,14 +217,15 @@ def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, he
                 for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
             )
             if log:
-                log.advance(nll, kl)
+                log.advance(terms)
             with group.together() if logged or tested or saved or stopped else nullcontext():
                 if log and logged:
-                    log.record("train", nll, kl, grad_norm, lr)
+                    log.record("train", terms, grad_norm, lr)
                 if log and tested:
-                    bound = measure_bound(state.evaluated, held_out, settings.test_batches)
-                    log.record("test", bound.nll, bound.kl)
-                    log.show(bound, _samples(state.evaluated, held_out))
+                    with _evaluating(state.evaluated) as evaluated:
+                        values = measure_terms(state.objective, evaluated, held_out, settings.test_batches)
+                        log.record("test", state.objective.named(values))
+                        log.show(state.objective.named(values), _samples(evaluated, held_out))
                 if log and (saved or stopped):
                     log.metrics.sync()
                     write_checkpoint(run.checkpoint_path, state.tensors(), settings)
@@ -216,38 +233,39 @@ def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, he
                 group.stop(KeyboardInterrupt(f"stopped at step {state.step}: go on with fastdraw resume {run.folder}"))
 
 
-def _backward(settings: Settings, state: TrainingState, model: nn.Module, source: Source, group: Group) -> Tensor:
-    """Leave the gradient of the mean over a whole batch in the weights; return this process' mean NLL and KL (2,)."""
+def _backward(settings: Settings, state: TrainingState, objective: nn.Module, source: Source, group: Group) -> Tensor:
+    """Leave the gradient of the mean over a whole batch in the weights; return this process' mean terms (terms,)."""
     batch = repeat((source.mixed_batch if settings.mixed else source.batch)(state.step), settings.samples)
-    count, length = batch.labels.shape
-    noise = state.model.noise(count, length, state.generator)
-    total = noise.new_zeros(2)
+    noise = noise_for(state.model, batch.labels, state.generator)
+    total = noise.new_zeros(len(state.objective.names))
     for number in range(settings.accumulate):
         index, shares = group.rank * settings.accumulate + number, group.size * settings.accumulate
-        with unsynchronised(model) if number + 1 < settings.accumulate else nullcontext():
+        with unsynchronised(objective) if number + 1 < settings.accumulate else nullcontext():
             with torch.autocast(noise.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                terms = mean_terms(model, *share(batch, noise, index, shares)) / settings.accumulate
-            terms.sum().backward()
+                terms = mean_terms(objective, *share(batch, noise, index, shares)) / settings.accumulate
+            state.objective.loss(terms).backward()
         total += terms.detach()
     return total
 
 
 def _check_loss(
-    settings: Settings, state: TrainingState, nll: float, kl: float, grad_norm: float, group: Group
+    settings: Settings, state: TrainingState, terms: dict[str, float], grad_norm: float, group: Group
 ) -> None:
     """Raises: FastdrawError: the loss is not finite, or far above the loss of the steps before."""
     place = f"at step {state.step + 1}, batch {state.step}"
     advice = "the last checkpoint is kept, try a lower --optimiser.lr"
-    if not math.isfinite(nll + kl + grad_norm):
-        message = f"NLL {nll:g}, KL {kl:g}, gradient norm {grad_norm:g} {place}: not finite; {advice}"
-        group.stop(FastdrawError(message))
+    loss = terms["loss"]
+    if not math.isfinite(loss + grad_norm):
+        shown = ", ".join(f"{TITLES[name]} {terms[name]:g}" for name in state.objective.names)
+        group.stop(FastdrawError(f"{shown}, gradient norm {grad_norm:g} {place}: not finite; {advice}"))
     usual = state.losses.median().item()
     # The first longer numbers of a curriculum may well cost many times what the numbers before them did.
     starts = [start for _, start in settings.curriculum.stages(settings.data.lengths, settings.steps)]
     of_this_stage = state.step - max(start for start in starts if start <= state.step)
-    if of_this_stage >= len(state.losses) and nll + kl > settings.explode * usual:
+    # A Gaussian likelihood can be a density above 1, and a multiple of a loss below 0 says nothing.
+    if of_this_stage >= len(state.losses) and 0 < settings.explode * usual < loss:
         message = (
-            f"loss {nll + kl:g} {place}: more than {settings.explode:g} times {usual:g}, the median of the "
+            f"loss {loss:g} {place}: more than {settings.explode:g} times {usual:g}, the median of the "
             f"{len(state.losses)} steps before; {advice}, or a higher --explode if that is no accident"
         )
         group.stop(FastdrawError(message))
@@ -261,24 +279,28 @@ class _Log:
         self._state, self._board, self._bar = state, board, bar
         self._before, self._start = metrics.seconds, time.monotonic()
 
-    def advance(self, nll: float, kl: float) -> None:
-        self._bar.set_postfix(nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
+    def advance(self, terms: dict[str, float]) -> None:
+        self._bar.set_postfix(nll=f"{terms['nll']:.1f}", kl=f"{terms['kl']:.1f}", refresh=False)
         self._bar.update()
 
     def record(
-        self, split: str, nll: float, kl: float, grad_norm: float | None = None, lr: float | None = None
+        self, split: str, terms: dict[str, float], grad_norm: float | None = None, lr: float | None = None
     ) -> None:
-        values = {"loss": nll + kl, "nll": nll, "kl": kl, "grad_norm": grad_norm, "lr": lr}
+        values = terms | {"grad_norm": grad_norm, "lr": lr}
         seconds = self._before + time.monotonic() - self._start
         self.metrics.write({"step": self._state.step, "split": split, **values, "seconds": seconds})
         for name, value in values.items():
             if value is not None:
                 self._board.add_scalar(f"{split}/{name}", value, self._state.step)
 
-    def show(self, bound: Bound, samples: Tensor) -> None:
+    def show(self, terms: dict[str, float], samples: Tensor) -> None:
         self._board.add_images("samples", samples, self._state.step)
-        text = f"test NLL {bound.nll:.2f} + KL {bound.kl:.2f} = {sum(bound):.2f} nats"
-        self._bar.write(f"step {self._state.step}: {text}")
+        objective = self._state.objective
+        parts = [
+            f"{'' if weight == 1 else f'{weight:g} x '}{TITLES[name]} {terms[name]:.2f}"
+            for name, weight in zip(objective.names, objective.weights.tolist(), strict=True)
+        ]
+        self._bar.write(f"step {self._state.step}: test {' + '.join(parts)} = {terms['loss']:.2f} nats")
 
 
 @contextmanager
@@ -292,14 +314,23 @@ def _log(run: Run, settings: Settings, state: TrainingState) -> Iterator[_Log]:
         yield _Log(state, metrics, board, bar)
 
 
+@contextmanager
+def _evaluating(model: Model) -> Iterator[Model]:
+    """The model as it is tested: batch norms use the means of training, and do not learn."""
+    mode = model.training
+    try:
+        yield model.eval()
+    finally:
+        model.train(mode)
+
+
 @torch.no_grad()
-def _samples(model: Draw, source: Source) -> Tensor:
+def _samples(model: Model, source: Source) -> Tensor:
     batch = source.batch(0)
     labels, lengths = batch.labels[:SAMPLES], batch.lengths[:SAMPLES]
-    count, length = labels.shape
-    noise = model.noise(count, length, torch.Generator().manual_seed(0))
+    noise = noise_for(model, labels, torch.Generator().manual_seed(0))
     canvas = cast(Tensor, model.sample(labels.to(noise.device), lengths.to(noise.device), noise))
-    return canvas.sigmoid()
+    return model.expected(canvas)
 
 
 @contextmanager

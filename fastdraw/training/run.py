@@ -125,7 +125,8 @@ def _parse_row(line: str) -> dict[str, Any] | None:
 class MetricsFile:
     """metrics.jsonl, open for more rows after those up to `step`; later ones, of steps to be taken again, are dropped.
 
-    A row: step, split ("train" or "test"), loss, nll, kl (nats per image), grad_norm, lr (both null for test), seconds.
+    A row: step, split ("train" or "test"), loss, nll, kl (nats per image), refinement (of a multi-stage VAE),
+    grad_norm, lr (both null for test), seconds.
     """
 
     def __init__(self, run: Run, step: int) -> None:

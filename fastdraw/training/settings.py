@@ -5,13 +5,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from fastdraw.data.captions import WORDS, WORDS_IN_CAPTION
 from fastdraw.errors import FastdrawError
-from fastdraw.models import DrawConfig
+from fastdraw.models import DrawConfig, VaeConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +20,11 @@ else:
 
 PRESETS = resources.files("fastdraw.presets")
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
-SIZES = {"mnist": (32, 64), "svhn": (32, 64), "binarised": (28, 28), "captions": (60, 60)}
+# Height and width of the images; what is not here comes in any size, the model's.
+SIZES = {"mnist": (32, 64), "svhn": (32, 64), "digits": (28, 28), "binarised": (28, 28), "captions": (60, 60)}
+COLOUR = ("svhn", "celeba", "folder")  # come in grey or in colour
+UNLABELLED = ("celeba", "folder")
+ONE_LENGTH = ("digits", "binarised", "captions", *UNLABELLED)
 
 
 class _Section(BaseModel):
@@ -30,16 +34,19 @@ class _Section(BaseModel):
 class DataSettings(_Section):
     """Where the images come from, and how many digits stand in one."""
 
-    source: Literal["mnist", "svhn", "binarised", "captions"] = Field(
-        "mnist", description="MNIST digits in a row, house numbers, binarised MNIST, or MNIST with captions"
+    source: Literal["mnist", "svhn", "digits", "binarised", "captions", "celeba", "folder"] = Field(
+        "mnist",
+        description="MNIST digits in a row, house numbers, single MNIST digits, these binarised, MNIST with captions, "
+        "faces, or a folder of images",
     )
     root: Path | None = Field(
         None,
-        description="folder that holds MNIST/raw/, or SVHN's train/ and test/; none: the MNIST sample in the package",
+        description="folder that holds MNIST/raw/, SVHN's train/ and test/, img_align_celeba/, or images; "
+        "none: the MNIST sample in the package",
     )
     download: bool = Field(False, description="fetch the data into the root first where it is missing")
     align: Literal["right", "slots", "goodfellow"] = Field("right", description="how SVHN's digits are laid out")
-    channels: int = Field(1, description="1 for grey, or 3 for the colour of SVHN")
+    channels: int = Field(1, description="1 for grey, or 3 for the colour of SVHN, faces and a folder of images")
     lengths: tuple[float, float, float, float] = Field(
         (0.25, 0.25, 0.25, 0.25), description="weights of images with 1, 2, 3 and 4 digits"
     )
@@ -59,8 +66,8 @@ class DataSettings(_Section):
             raise ValueError("lengths must be weights >= 0 that are not all 0, with a finite sum")
         if self.download and self.root is None:
             raise ValueError("download needs a folder to put the data into: give it as --root DIR")
-        if self.channels not in ((1, 3) if self.source == "svhn" else (1,)):
-            raise ValueError(f"data.channels must be {'1 or 3' if self.source == 'svhn' else 1}, got {self.channels}")
+        if self.channels not in ((1, 3) if self.source in COLOUR else (1,)):
+            raise ValueError(f"data.channels must be {'1 or 3' if self.source in COLOUR else 1}, got {self.channels}")
         return self
 
     @property
@@ -68,14 +75,14 @@ class DataSettings(_Section):
         """Labels of the longest image that is trained on."""
         if self.source == "captions":
             return WORDS_IN_CAPTION
-        if self.source == "binarised":
+        if self.source in ONE_LENGTH:
             return 1
         return max(length for length, weight in enumerate(self.lengths, 1) if weight > 0)
 
     @property
     def trained(self) -> dict[int, float]:
         """The numbers of labels that images are trained on with, and their weights."""
-        if self.source in ("binarised", "captions"):
+        if self.source in ONE_LENGTH:
             return {self.longest: 1.0}
         return {length: weight for length, weight in enumerate(self.lengths, 1) if weight > 0}
 
@@ -99,7 +106,7 @@ class OptimiserSettings(_Section):
 
     lr: float = Field(3e-4, gt=0, lt=1, description="highest learning rate")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of Adam's two moments")
-    clip: float = Field(10.0, gt=0, description="largest global norm of the gradient")
+    clip: float = Field(10.0, ge=0, description="largest global norm of the gradient; 0: any")
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that draw and are tested; 0: none")
@@ -144,13 +151,38 @@ class CurriculumSettings(_Section):
         return stages
 
 
+class RefinementSettings(_Section):
+    """What the images of the stages after the likelihood's are compared with the real ones by (paper 003, eq. 12)."""
+
+    loss: Literal["l1", "l2", "perceptual", "adversarial"] = Field("l1", description="of a multi-stage VAE's refiners")
+    weight: float = Field(1.0, gt=0, lt=1e9, description="of that loss beside NLL and KL")
+    features: Path | None = Field(
+        None, description="safetensors file of torchvision's VGG16 for the perceptual loss; none: torchvision's cache"
+    )
+
+
+def _kind(config: Any) -> str:
+    """Runs from before there were VAEs do not say what their model is."""
+    kind = config.get("kind", "draw") if isinstance(config, Mapping) else getattr(config, "kind", "draw")
+    return str(kind)
+
+
+MODELS: dict[str, type[DrawConfig] | type[VaeConfig]] = {"draw": DrawConfig, "vae": VaeConfig}
+ModelConfig = Annotated[
+    Annotated[DrawConfig, Tag("draw")] | Annotated[VaeConfig, Tag("vae")],
+    Discriminator(_kind),
+]
+
+
 class Settings(_Section):
     """All that determines a training run."""
 
-    model: DrawConfig = Field(default_factory=DrawConfig)
+    model: ModelConfig = Field(default_factory=DrawConfig)
     data: DataSettings = Field(default_factory=DataSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
+    refinement: RefinementSettings = Field(default_factory=RefinementSettings)
     optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
+    beta: float = Field(1.0, ge=0, lt=1e9, description="weight of the KL in the loss (beta-VAE)")
     steps: int = Field(100_000, ge=1, description="training steps in all")
     batch_size: int = Field(100, ge=1, lt=2**31, description="images in a batch")
     accumulate: int = Field(1, ge=1, lt=2**31, description="parts of a batch, taken one after the other to save memory")
@@ -172,18 +204,24 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        height, width = SIZES[self.data.source]
+        height, width = SIZES.get(self.data.source, (self.model.height, self.model.width))
         for name, size in (("height", height), ("width", width), ("channels", self.data.channels)):
             if getattr(self.model, name) != size:
                 raise ValueError(f"model.{name} must be {size}, the {name} of the images")
         longest = self.data.longest
-        if self.model.labels == "digits" and longest > self.model.positions:
-            raise ValueError(f"model.positions must be at least {longest}, the labels of the longest image")
-        if self.curriculum.kind != "none" and self.data.source in ("binarised", "captions"):
+        if self.curriculum.kind != "none" and self.data.source in ONE_LENGTH:
             raise ValueError(f"curriculum.kind must be none, as all images of {self.data.source} are of one length")
-        if self.model.labels != "none" and self.model.symbols != self.data.symbols:
-            raise ValueError(f"model.symbols must be {self.data.symbols}, the different labels of {self.data.source}")
+        if isinstance(self.model, DrawConfig):
+            self._check_labels(self.model, longest)
         return self
+
+    def _check_labels(self, model: DrawConfig, longest: int) -> None:
+        if model.labels != "none" and self.data.source in UNLABELLED:
+            raise ValueError(f"model.labels must be none, as the images of {self.data.source} have no labels")
+        if model.labels == "digits" and longest > model.positions:
+            raise ValueError(f"model.positions must be at least {longest}, the labels of the longest image")
+        if model.labels != "none" and model.symbols != self.data.symbols:
+            raise ValueError(f"model.symbols must be {self.data.symbols}, the different labels of {self.data.source}")
 
     def with_steps(self, steps: int) -> "Settings":
         """The same settings with another number of steps.
@@ -240,22 +278,26 @@ def parse_settings(values: Mapping[str, Any] | str) -> Settings:
         raise FastdrawError(_one_line(error)) from None
 
 
-def fields(section: type[BaseModel] = Settings) -> dict[str, Any]:
-    """Every setting's pydantic field by its dotted name."""
+def fields(section: BaseModel) -> dict[str, Any]:
+    """Every setting's pydantic field by its dotted name, but for a model's kind, which a preset says."""
     found: dict[str, Any] = {}
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= {f"{name}.{inner}": value for inner, value in fields(field.annotation).items()}
-        else:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            found |= {f"{name}.{inner}": field for inner, field in fields(value).items()}
+        elif name != "kind":
             found[name] = field
     return found
 
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
+    # The kind of a model stands in the place of an error, but in no name of a setting.
+    kind = next((part for part in first["loc"][1:2] if part in MODELS and first["loc"][0] == "model"), "draw")
+    name = ".".join(str(part) for number, part in enumerate(first["loc"]) if not (number == 1 and part in MODELS))
     if first["type"] == "extra_forbidden":
-        return f"no setting {name!r}: expected one of {', '.join(fields())}"
+        known = fields(Settings.model_construct(model=MODELS[str(kind)]()))
+        return f"no setting {name!r}: expected one of {', '.join(known)}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"settings: {message}"

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastdraw.data import (
     Batch,
     Captions,
+    EpochStream,
     ImageStream,
     LabelledImages,
     MultiDigits,
@@ -69,6 +70,9 @@ def held_out_images(data: DataSettings, length: int, count: int) -> Batch:
     """
     if data.source in ("mnist", "captions"):  # which make as many as one asks for
         return held_out_source(data.alone(length), count).batch(0)
+    if data.source == "digits":
+        images = load_mnist_images(data.root, "test", data.download)
+        return Batch(images.images[:count] / 255, images.labels[:count], images.lengths[:count])
     if data.source == "binarised":
         images = load_mnist_images(data.root, "test", data.download)
         image = draw_pixels(images.images[:count] / 255, batch_generator(TEST_SEED, 0))
@@ -87,6 +91,9 @@ def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int
     if data.source == "binarised":
         images = load_mnist_images(data.root, split, data.download)
         return lambda weights, batch_size, seed: ImageStream(images, (1,), batch_size, seed, binarise=True)
+    if data.source == "digits":
+        digits = load_mnist_images(data.root, split, data.download)
+        return lambda weights, batch_size, seed: EpochStream(digits, batch_size, seed)
     if data.source == "captions":
         digits = load_mnist_images(data.root, split, data.download)
         return lambda weights, batch_size, seed: Captions(digits, batch_size, seed)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fastdraw.models import Draw
+from fastdraw.models import Model, build_model
 from fastdraw.training.checkpoint import Layout, check_layout, read_checkpoint
+from fastdraw.training.objective import Objective
 from fastdraw.training.settings import OptimiserSettings, Settings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -24,9 +25,10 @@ class TrainingState:
         self.step = 0
         self.processes = 1
         self.losses = torch.zeros(WINDOW, dtype=torch.float64)  # of step s at s mod WINDOW
-        self.model = Draw(settings.model).to(device)
+        self.model = build_model(settings.model).to(device)
+        self.objective = Objective(self.model, settings).to(device)
         self.optimiser = torch.optim.Adam(
-            self.model.parameters(), lr=settings.optimiser.lr, betas=settings.optimiser.betas
+            self.objective.parameters(), lr=settings.optimiser.lr, betas=settings.optimiser.betas, fused=True
         )
         self.average: AveragedModel | None = None
         if settings.optimiser.ema:
@@ -35,16 +37,16 @@ class TrainingState:
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**32, ())))
 
     @property
-    def evaluated(self) -> Draw:
+    def evaluated(self) -> Model:
         """The model that is tested and drawn from: the averaged weights where there are any."""
-        return cast(Draw, self.average.module) if self.average is not None else self.model
+        return cast(Model, self.average.module) if self.average is not None else self.model
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds, by name, at least one step after the start."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors = dict(self.objective.state_dict())
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._parameters():
             moments = self.optimiser.state[parameter]
             tensors |= {f"adam.{name}.{key}": moments[key] for key in ("step", *MOMENTS)}
         return tensors | {
@@ -66,12 +68,12 @@ class TrainingState:
     def load(self, tensors: dict[str, Tensor], path: Path) -> None:
         """Take over the tensors of the checkpoint at `path`; raises as `restore` where they do not fit."""
         check_layout(path, tensors, self._layout())
-        self.model.load_state_dict(_under("model.", tensors))
+        self.objective.load_state_dict({name: tensors[name] for name in self.objective.state_dict()})
         if self.average is not None:
             self.average.load_state_dict(_under("average.", tensors))
         moments = {
             index: {key: tensors[f"adam.{name}.{key}"] for key in ("step", *MOMENTS)}
-            for index, (name, _) in enumerate(self.model.named_parameters())
+            for index, (name, _) in enumerate(self._parameters())
         }
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         torch.set_rng_state(tensors["random.torch"])
@@ -80,12 +82,16 @@ class TrainingState:
         self.processes = int(tensors["processes"])
         self.step = int(tensors["step"])
 
+    def _parameters(self) -> list[tuple[str, Tensor]]:
+        """What is optimised, in the optimiser's order, by name; the model's have no prefix."""
+        return [(name.removeprefix("model."), parameter) for name, parameter in self.objective.named_parameters()]
+
     def _layout(self) -> Layout:
         scalar, number = (torch.float32, ()), (torch.int64, ())
-        layout: Layout = {f"model.{name}": _kind(tensor) for name, tensor in self.model.state_dict().items()}
+        layout: Layout = {name: _kind(tensor) for name, tensor in self.objective.state_dict().items()}
         if self.average is not None:
             layout |= {f"average.{name}": _kind(tensor) for name, tensor in self.average.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._parameters():
             layout |= {f"adam.{name}.step": scalar} | {f"adam.{name}.{key}": _kind(parameter) for key in MOMENTS}
         return layout | {
             "random.torch": _kind(torch.get_rng_state()),

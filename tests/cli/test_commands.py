@@ -13,7 +13,7 @@ from fastdraw import info
 from fastdraw.cli import COMMANDS, main
 from fastdraw.evaluation import render_claims
 from fastdraw.training import Run
-from fastdraw.training.settings import fields
+from fastdraw.training.settings import fields, resolve
 from tests.cli.conftest import pictures
 from tests.training.tiny import files, tiny, tiny_arguments
 
@@ -34,7 +34,7 @@ def test_train_help_shows_every_default_of_the_preset(capsys: pytest.CaptureFixt
     text = " ".join(capsys.readouterr().out.split())
     assert "--model.hidden INT units of each LSTM (default: 256)" in text
     settings = text.split("defaults of the preset demo")[1]
-    assert settings.count("(default: ") == len(fields())
+    assert settings.count("(default: ") == len(fields(resolve("demo")))
 
 
 def test_help_needs_no_training_code() -> None:

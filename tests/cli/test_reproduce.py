@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastdraw.cli import main, reproduce
+from fastdraw.cli import main
 from fastdraw.cli.arguments import UsageError
+from fastdraw.cli.reproduce import table2
 from fastdraw.evaluation import save_classifier
 from fastdraw.evaluation.table2 import read_results, render_table2
 from fastdraw.models.classifier import ClassifierConfig, DigitClassifier
@@ -100,5 +101,5 @@ def test_what_cannot_be_reproduced_is_said_in_a_line(
 def test_arguments_that_make_no_table(tmp_path: Path, arguments: str, message: str) -> None:
     out = tmp_path / "table"
     with pytest.raises(UsageError, match=message):
-        reproduce.main(["table2", "--classifier", str(tmp_path), "--out", str(out), *arguments.split()])
+        table2.main(["--classifier", str(tmp_path), "--out", str(out), *arguments.split()])
     assert not out.exists()

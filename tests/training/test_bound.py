@@ -5,6 +5,7 @@ import torch
 
 from fastdraw.data import load_cells
 from fastdraw.training.bound import mean_terms, measure_bound, measure_by_step, nll_and_kl, repeat
+from fastdraw.training.objective import Objective
 from fastdraw.training.sources import held_out_source
 from fastdraw.training.state import TrainingState
 from tests.training.tiny import tiny
@@ -46,7 +47,7 @@ def test_samples_of_an_image_are_averaged_in_both_terms(model) -> None:
     """The estimate of S samples is the mean of S estimates of one, each with the noise of its sample."""
     samples, batch = 3, held_out_source(tiny().data, 8).batch(0)
     noise = model.noise(8 * samples, batch.labels.shape[1], torch.Generator().manual_seed(1))
-    terms = mean_terms(model, repeat(batch, samples), noise)
+    terms = mean_terms(Objective(model, tiny()), repeat(batch, samples), noise)
     outputs = [model(*batch, noise[:, sample::samples]) for sample in range(samples)]
     single = torch.stack([torch.stack([output.nll.mean(), output.kl.sum(0).mean()]) for output in outputs])
     torch.testing.assert_close(terms, single.mean(0))

@@ -79,16 +79,16 @@ def test_batch_in_parts_is_the_whole_batch(tmp_path: Path, accumulate: int, prec
 
 def test_shares_of_a_batch_of_mixed_lengths_add_up_to_its_gradient() -> None:
     settings = tiny(data__lengths=(1, 1, 1, 1))
-    model = TrainingState(settings, torch.device("cpu")).model
+    objective = TrainingState(settings, torch.device("cpu")).objective
     batch = MultiDigits(load_cells(None, "train"), settings.data.lengths, 12, 0).mixed_batch(0)
     assert len(batch.lengths.unique()) > 2
-    noise = model.noise(12, batch[1].shape[1], torch.Generator().manual_seed(0))
+    noise = objective.model.noise(12, batch[1].shape[1], torch.Generator().manual_seed(0))
 
     def gradient(shares: int) -> list[torch.Tensor]:
-        model.zero_grad()
+        objective.zero_grad()
         for index in range(shares):
-            (mean_terms(model, *share(batch, noise, index, shares)).sum() / shares).backward()
-        return [parameter.grad for parameter in model.parameters()]
+            (mean_terms(objective, *share(batch, noise, index, shares)).sum() / shares).backward()
+        return [parameter.grad for parameter in objective.parameters()]
 
     whole = gradient(1)
     for shares in (2, 3, 12):

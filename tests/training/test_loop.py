@@ -154,8 +154,8 @@ def test_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_checkpoint(
 ) -> None:
     real, saved = loop.mean_terms, {}
 
-    def broken(model: Any, batch: Any, noise: torch.Tensor) -> torch.Tensor:
-        terms = real(model, batch, noise)
+    def broken(objective: Any, batch: Any, noise: torch.Tensor) -> torch.Tensor:
+        terms = real(objective, batch, noise)
         saved["steps"] = saved.get("steps", 0) + 1
         return terms * float("nan") if saved["steps"] == 7 else terms
 

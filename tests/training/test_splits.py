@@ -18,10 +18,10 @@ def test_training_starts_from_the_mean_of_train_digits_and_clips(tmp_path, monke
     canvases, images, norms = [], [], []
     real = loop.mean_terms
 
-    def watched(model, batch, noise):
-        canvases.append(model.canvas0.detach().clone())
+    def watched(objective, batch, noise):
+        canvases.append(objective.model.canvas0.detach().clone())
         images.append(batch.image)
-        return real(model, batch, noise)
+        return real(objective, batch, noise)
 
     class Adam(torch.optim.Adam):
         def step(self) -> None:

@@ -1,4 +1,4 @@
-"""fastdraw reproduce"""
+"""fastdraw reproduce table2"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,28 +14,27 @@ DATA, SIZES = ("mnist", "svhn"), ("paper", "small")
 TITLES = {"mnist": "multi-digit MNIST", "svhn": "SVHN"}
 PRESETS: "dict[Model, str]" = {"rnnDRAW": "rnndraw", "seqDRAW": "seqdraw", "seqDRAW-cur": "seqdraw-cur"}
 LENGTHS = (1, 2, 3)
-DESCRIPTION = """Reproduce a table of a paper as a whole.
+DESCRIPTION = """Reproduce Table II of paper 000 as a whole.
 
-table2: trains rnnDRAW, seqDRAW and seqDRAW-cur with several seeds, draws numbers of 1, 2 and 3 digits with each,
-redraws test images, has a classifier read all of them, and writes table2.md, results.json and curves.png. Every model
-is a run of fastdraw train in OUT/MODEL-SEED: runs that are there already are gone on with, or taken as they are."""
+Trains rnnDRAW, seqDRAW and seqDRAW-cur with several seeds, draws numbers of 1, 2 and 3 digits with each, redraws test
+images, has a classifier read all of them, and writes table2.md, results.json and curves.png. Every model is a run of
+fastdraw train in OUT/MODEL-SEED: runs that are there already are gone on with, or taken as they are."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Train what a table compares, measure it, and write the table."""
-    first = Parser(prog="fastdraw reproduce", add_help=False)
+    first = Parser(prog="fastdraw reproduce table2", add_help=False)
     first.add_argument("--data", choices=DATA, default="mnist")
     first.add_argument("--size", choices=SIZES, default="paper")
     early = first.parse_known_args(argv)[0]
 
     parser = Parser(
-        prog="fastdraw reproduce",
+        prog="fastdraw reproduce table2",
         description=DESCRIPTION,
         epilog="examples:\n"
         "  fastdraw train-classifier --source mnist --root mnist --out judge\n"
         "  fastdraw reproduce table2 --data mnist --size small --root mnist --classifier judge --out runs/table2",
     )
-    parser.add_argument("table", choices=("table2",), help="of paper 000: accuracy of a classifier on drawn numbers")
     parser.add_argument("--data", choices=DATA, default="mnist", help="default: %(default)s")
     parser.add_argument(
         "--size",
@@ -58,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=folder, required=True, help="folder for the table and the runs")
     presets = {model: _preset(name, early.data, early.size) for model, name in PRESETS.items()}
-    args, _ = parse_settings_arguments(parser, argv, presets["seqDRAW"])
+    args, of_seqdraw = parse_settings_arguments(parser, argv, presets["seqDRAW"])
     if len(set(args.seeds)) < len(args.seeds):
         raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
 
@@ -66,11 +65,11 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.evaluation.judging import judge_prior, judge_reconstructions, judge_test_images
     from fastdraw.evaluation.table2 import Results, RunCounts, render_table2
     from fastdraw.files import write_atomically
-    from fastdraw.training import Run, held_out_images, load_model, resolve, train_or_resume
+    from fastdraw.training import Run, held_out_images, load_draw, resolve, train_or_resume
     from fastdraw.training.loop import pick_device
     from fastdraw.training.settings import fields
 
-    overrides = {name: value for name, value in vars(args).items() if name in fields()}
+    overrides = {name: value for name, value in vars(args).items() if name in fields(of_seqdraw)}
     if "seed" in overrides:
         raise UsageError("a table takes several seeds: give --seeds")
     settings = {model: resolve(preset, overrides) for model, preset in presets.items()}
@@ -91,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
             print(f"{model}, seed {seed}: {out}", flush=True)
             train_or_resume(of_model.model_copy(update={"seed": seed}), out)
             rows = Run.open(out).metrics()
-            trained, _ = load_model(out, device)
+            trained, _ = load_draw(out, device)
             counts.append(
                 RunCounts(
                     model=model,
