@@ -147,7 +147,7 @@ class EpochStream:
             chosen.append(self._permutation(epoch)[first : first + end - place])
             place += len(chosen[-1])
         rows = torch.cat(chosen)
-        image = self.images.images[rows].float().div_(255)
+        image = self.images.images.index_select(0, rows).float().div_(255)
         return Batch(image, self.images.labels[rows, : int(self.images.lengths[0])], self.images.lengths[rows])
 
     mixed_batch = batch

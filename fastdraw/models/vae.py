@@ -58,9 +58,9 @@ class VaeConfig(BaseModel):
 
 
 class VaeOutput(NamedTuple):
-    """nll (B,) and kl (1, B) in nats; canvas (B, C, H, W), logits where p(x | z) is Bernoulli; the image of each stage.
+    """nll (B,) and kl (1, B) in nats; canvas (B, C, H, W), logits where p(x | z) is Bernoulli, else unbounded images.
 
-    The stages are expected images (B, C, H, W), the coarse one of the decoder first; the last is what the canvas shows.
+    Stages are what the decoder and every refiner made, the coarse one first and the canvas last.
     """
 
     nll: Tensor
@@ -157,9 +157,7 @@ class Vae(nn.Module):
             kl = (z.square() - noise[0].square()).sum(1) / 2 - log_sigma.sum(1)
         outputs = self.decode(z)
         nll = self.negative_log_likelihood(outputs[0 if self.config.likelihood_of == "first" else -1], image)
-        # Stages are what losses compare with the image, so they are not clamped.
-        stages = tuple(map(torch.sigmoid, outputs)) if self.config.likelihood == "bernoulli" else outputs
-        return VaeOutput(nll, kl[None], outputs[-1], stages)
+        return VaeOutput(nll, kl[None], outputs[-1], outputs)
 
     @torch.no_grad()
     def sample(self, labels: Tensor | None, lengths: Tensor | None, noise: Tensor) -> Tensor:
