@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image, ImageSequence
 
-from fastdraw.cli.reproduce import TITLES
+from fastdraw.cli.reproduce.table2 import TITLES
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation import render_claims
 from fastdraw.evaluation.table2 import read_results, render_table2
