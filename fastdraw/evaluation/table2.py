@@ -3,16 +3,15 @@
 The counts are kept as JSON, and the table is rendered from them, so that figures and text cannot drift apart.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from scipy.stats import norm
 
-from fastdraw.errors import FastdrawError
+from fastdraw.evaluation.kept import Part, read_kept, settings_rows, table_head, table_row
 from fastdraw.evaluation.reader import Accuracy, proportion
 
 Model = Literal["rnnDRAW", "seqDRAW", "seqDRAW-cur"]
@@ -37,11 +36,7 @@ MEASURES = {
 DRAWN = {"prior": "Samples from the prior", "reconstructed": "Reconstructions of test images"}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Counts(_Part):
+class Counts(Part):
     """How many of `images` images of one length were read right.
 
     Attributes:
@@ -56,7 +51,7 @@ class Counts(_Part):
     digits: int = Field(ge=0)
 
 
-class RunCounts(_Part):
+class RunCounts(Part):
     """One trained model: its seed, steps and seconds of training, and counts by length for `DRAWN`."""
 
     model: Model
@@ -67,7 +62,7 @@ class RunCounts(_Part):
     reconstructed: dict[Length, Counts]
 
 
-class Results(_Part):
+class Results(Part):
     """What Table II is made of.
 
     Attributes:
@@ -123,16 +118,7 @@ def read_results(path: Path) -> Results:
     Raises:
         FastdrawError: there is no such file, or it holds something else; what is wrong first.
     """
-    try:
-        return Results.model_validate(json.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise FastdrawError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise FastdrawError(f"{path}: {place and place + ': '}{first['msg'].removeprefix('Value error, ')}") from None
-    except ValueError as error:
-        raise FastdrawError(f"{path} is no JSON: {error}") from None
+    return read_kept(path, Results)
 
 
 def render_table2(results: Results) -> str:
@@ -151,14 +137,14 @@ def render_table2(results: Results) -> str:
         "",
         f"The paper's reads {PAPER_CLASSIFIER} % of its test images. Its mistakes count against the drawings too.",
         "",
-        *_head(
+        *table_head(
             ["", *(f"{head} ({results.classifier[n].images} images)" for head, n in zip(heads, lengths, strict=True))]
         ),
     ]
     for measure, title in MEASURES.items():
-        lines.append(_row([title, *(_percent(_pooled([results.classifier[n]], n, measure)) for n in lengths)]))
+        lines.append(table_row([title, *(_percent(_pooled([results.classifier[n]], n, measure)) for n in lengths)]))
     for kind, title in DRAWN.items():
-        lines += ["", f"## {title}", "", *_head(["model", "read right", *heads])]
+        lines += ["", f"## {title}", "", *table_head(["model", "read right", *heads])]
         for model in _models(results):
             lines += _model_rows(results, model, kind, lengths)
     lines += [
@@ -169,10 +155,10 @@ def render_table2(results: Results) -> str:
         "",
         "## How it was made",
         "",
-        *_head(["model", "seed", "steps", "minutes of training"]),
-        *(_row([run.model, str(run.seed), str(run.steps), f"{run.seconds / 60:.1f}"]) for run in results.runs),
+        *table_head(["model", "seed", "steps", "minutes of training"]),
+        *(table_row([run.model, str(run.seed), str(run.steps), f"{run.seconds / 60:.1f}"]) for run in results.runs),
         "",
-        *_settings(results.settings),
+        *settings_rows(results.settings),
     ]
     return "\n".join(lines) + "\n"
 
@@ -192,9 +178,11 @@ def _model_rows(results: Results, model: Model, kind: str, lengths: Sequence[int
                 f"{_percent(_pooled([run[length] for run in runs], length, measure))}"
                 f"<br>seeds {100 * min(single):.1f} to {100 * max(single):.1f}"
             )
-        rows.append(_row([f"**{model}**", title, *cells]))
+        rows.append(table_row([f"**{model}**", title, *cells]))
     paper = dict(enumerate(PAPER[model], 1))
-    rows.append(_row([model, "*the paper's, on SVHN*", *(f"{paper[n]:.2f} %" if n in paper else "" for n in lengths)]))
+    rows.append(
+        table_row([model, "*the paper's, on SVHN*", *(f"{paper[n]:.2f} %" if n in paper else "" for n in lengths)])
+    )
     return rows
 
 
@@ -206,7 +194,7 @@ def _comparison(results: Results, lengths: Sequence[int]) -> list[str]:
         "The test takes every drawing for independent, which reconstructions of the same test images are not, and",
         "knows nothing of the spread between training runs.",
         "",
-        *_head(["", *(f"L = {length}" for length in lengths)]),
+        *table_head(["", *(f"L = {length}" for length in lengths)]),
     ]
     for kind, title in DRAWN.items():
         cells = []
@@ -218,24 +206,8 @@ def _comparison(results: Results, lengths: Sequence[int]) -> list[str]:
             ]
             test = two_proportions(*shares) if len(shares) == 2 else None
             cells.append(f"{100 * test.difference:+.1f}, z = {test.z:.2f}, p = {test.p:.2g}" if test else "no test")
-        lines.append(_row([title, *cells]))
+        lines.append(table_row([title, *cells]))
     return lines
-
-
-def _settings(settings: Mapping[Model, Mapping[str, Any]]) -> list[str]:
-    flat = {model: _flat(values) for model, values in settings.items()}
-    names = list(dict.fromkeys(name for values in flat.values() for name in values))
-    return [
-        *_head(["setting", *flat]),
-        *(_row([name, *(f"{values.get(name, '')}" for values in flat.values())]) for name in names),
-    ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return found
 
 
 def _pooled(counts: Sequence[Counts], length: int, measure: str = "predicted_length") -> Accuracy:
@@ -245,11 +217,3 @@ def _pooled(counts: Sequence[Counts], length: int, measure: str = "predicted_len
 
 def _percent(share: Accuracy) -> str:
     return f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|---" * len(cells) + "|"]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
