@@ -6,7 +6,7 @@ at all.
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -49,6 +49,12 @@ def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) 
     pairs = zip(_rows(above, columns), _rows(below, columns), strict=True)
     rows = [row for pair in pairs for row in pair]
     _write_png(set_page(rows, labels=["data", "model"] * (len(rows) // 2)), path)
+
+
+def image_rows(rows: Mapping[str, Tensor], path: Path) -> None:
+    """Write a row of images (B, C, H, W) for each label, which stands on its left; all rows of the same B."""
+    tiles = [[to_tile(image, TILE_HEIGHT) for image in images] for images in rows.values()]
+    _write_png(set_page(tiles, labels=list(rows)), path)
 
 
 def generation_gif(

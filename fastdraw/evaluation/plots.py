@@ -49,7 +49,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: Path) -> None:
@@ -77,7 +77,7 @@ def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def kl_by_step(kls: Mapping[int, Sequence[float]], path: Path) -> None:
@@ -97,7 +97,7 @@ def kl_by_step(kls: Mapping[int, Sequence[float]], path: Path) -> None:
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def attention_map(
@@ -129,7 +129,7 @@ def attention_map(
         below.set_ylabel(label)
     below.set_xlabel("drawing step t")
     figure.colorbar(image, ax=list(panels.flat), label="attention weight", aspect=30)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def mean_attention(attentions: Mapping[str, Tensor], path: Path) -> None:
@@ -147,7 +147,14 @@ def mean_attention(attentions: Mapping[str, Tensor], path: Path) -> None:
         axes.set(title=digits, xlabel="drawing step t")
     panels[0].set_ylabel("digit")
     figure.colorbar(image, ax=list(panels), label="mean attention weight", fraction=0.05, aspect=12)
-    _write(figure, path)
+    write_figure(figure, path)
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=DPI)
+    write_atomically(path, data.getvalue())
 
 
 def _draw_attention(axes: Axes, attention: Tensor, names: Sequence[str]) -> AxesImage:
@@ -182,9 +189,3 @@ def _film(frames: Tensor) -> np.ndarray:
     """Frames (T, C, H, W) side by side on white."""
     tiles = [np.asarray(to_tile(frame, 96)) for frame in frames]
     return np.concatenate([np.pad(tile, ((4, 4), (4, 4), (0, 0)), constant_values=255) for tile in tiles], axis=1)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DPI)
-    write_atomically(path, data.getvalue())
