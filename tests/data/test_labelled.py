@@ -1,11 +1,11 @@
-"""Labelled images in memory: what they refuse, and what a stream of them draws."""
+"""Labelled images: what they refuse, and what streams of them draw."""
 
 import math
 
 import pytest
 import torch
 
-from fastdraw.data import ImageStream, LabelledImages
+from fastdraw.data import EpochStream, ImageStream, LabelledImages
 from fastdraw.errors import FastdrawError
 
 COUNT = 12
@@ -111,3 +111,65 @@ def test_no_image_at_all_is_refused() -> None:
 def test_a_stream_that_cannot_be_is_refused(weights, batch_size: int, seed: int, message: str) -> None:
     with pytest.raises(FastdrawError, match=message):
         ImageStream(labelled(), weights, batch_size, seed)
+
+
+def one_length() -> LabelledImages:
+    """Image n is grey n all over, its label is n."""
+    return labelled(labels=torch.arange(COUNT)[:, None], lengths=torch.ones(COUNT, dtype=torch.int64))
+
+
+def taken(stream: EpochStream, index: int) -> list[int]:
+    """The numbers of the images in a batch, which comes with the labels and lengths of these images."""
+    image, labels, lengths = stream.batch(index)
+    number = (255 * image[:, 0, 0, 0]).round().long()
+    assert torch.equal(image, (number / 255)[:, None, None, None].expand(-1, 1, 2, 3))
+    assert labels.tolist() == number[:, None].tolist()
+    assert lengths.tolist() == [1] * len(number)
+    return number.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 12, 31])
+def test_every_image_comes_once_in_each_epoch_also_where_a_batch_crosses_its_end(batch_size: int) -> None:
+    stream = EpochStream(one_length(), batch_size, seed=3)
+    numbers = [number for index in range(5 * COUNT) for number in taken(stream, index)]
+    epochs = [numbers[first : first + COUNT] for first in range(0, 5 * COUNT * batch_size, COUNT)]
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_a_batch_of_an_epoch_depends_on_seed_and_index_alone() -> None:
+    stream = EpochStream(one_length(), 5, seed=3)
+    in_order = [taken(stream, index) for index in range(20)]
+    for index in (19, 0, 7, 7, 2, 18, 1):
+        assert taken(stream, index) == in_order[index]
+        assert taken(EpochStream(one_length(), 5, seed=3), index) == in_order[index]
+    assert stream.mixed_batch(7).labels.flatten().tolist() == in_order[7]
+    other = EpochStream(one_length(), 5, seed=4)
+    assert [taken(other, index) for index in range(20)] != in_order
+
+
+def test_labels_of_an_epoch_are_cut_to_its_length() -> None:
+    two = labelled(lengths=torch.full((COUNT,), 2))
+    assert two.labels.shape == (COUNT, 3)
+    assert EpochStream(two, 4, seed=0).batch(0).labels.shape == (4, 2)
+
+
+def test_the_mean_image_of_an_epoch_is_that_of_all_images() -> None:
+    count = 1500  # more than are added up at once
+    images = torch.randint(256, (count, 1, 2, 3), dtype=torch.uint8)
+    ones = torch.ones(count, dtype=torch.int64)
+    mean = EpochStream(LabelledImages(images, ones[:, None], ones), 4, seed=0).mean_image()
+    torch.testing.assert_close(mean, (images.double().mean(0) / 255).float(), atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "seed", "message"),
+    [
+        (labelled(), 4, 0, r"an epoch takes images of one length"),
+        (one_length(), 0, 0, r"batch size must be at least 1, got 0"),
+        (one_length(), 4, -1, r"seed must be at least 0, got -1"),
+    ],
+)
+def test_an_epoch_that_cannot_be_is_refused(images: LabelledImages, batch_size: int, seed: int, message: str) -> None:
+    with pytest.raises(FastdrawError, match=message):
+        EpochStream(images, batch_size, seed)
