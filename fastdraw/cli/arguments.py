@@ -48,7 +48,7 @@ def parse_settings_arguments(
             value = getattr(value, part)
         # The two that every user of the full data needs are spelled as other programs spell them.
         flag = name.removeprefix("data.") if name in ("data.root", "data.download") else name
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else value
+        shown = " ".join(map(str, value)) or "none" if isinstance(value, tuple) else "none" if value is None else value
         help_text = f"{field.description or flag.rpartition('.')[2]} (default: {shown})".replace("%", "%%")
         group.add_argument(
             f"--{flag.replace('_', '-')}",

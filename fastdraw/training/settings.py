@@ -50,6 +50,7 @@ class DataSettings(_Section):
     lengths: tuple[float, float, float, float] = Field(
         (0.25, 0.25, 0.25, 0.25), description="weights of images with 1, 2, 3 and 4 digits"
     )
+    leave_out: tuple[int, ...] = Field((), description="single digits that are neither trained on nor tested on")
 
     @field_validator("root")
     @classmethod
@@ -68,6 +69,11 @@ class DataSettings(_Section):
             raise ValueError("download needs a folder to put the data into: give it as --root DIR")
         if self.channels not in ((1, 3) if self.source in COLOUR else (1,)):
             raise ValueError(f"data.channels must be {'1 or 3' if self.source in COLOUR else 1}, got {self.channels}")
+        if self.leave_out and self.source != "digits":
+            raise ValueError(f"data.leave_out must be empty, as only digits can be left out, not {self.source}")
+        left = set(self.leave_out)
+        if len(left) < len(self.leave_out) or not left < set(range(10)):
+            raise ValueError(f"data.leave_out must be digits 0 to 9, none twice and not all, got {self.leave_out}")
         return self
 
     @property

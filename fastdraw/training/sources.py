@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from fastdraw.data import (
@@ -71,7 +72,7 @@ def held_out_images(data: DataSettings, length: int, count: int) -> Batch:
     if data.source in ("mnist", "captions"):  # which make as many as one asks for
         return held_out_source(data.alone(length), count).batch(0)
     if data.source == "digits":
-        images = load_mnist_images(data.root, "test", data.download)
+        images = _digits(data, "test")
         return Batch(images.images[:count] / 255, images.labels[:count], images.lengths[:count])
     if data.source == "binarised":
         images = load_mnist_images(data.root, "test", data.download)
@@ -92,12 +93,22 @@ def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int
         images = load_mnist_images(data.root, split, data.download)
         return lambda weights, batch_size, seed: ImageStream(images, (1,), batch_size, seed, binarise=True)
     if data.source == "digits":
-        digits = load_mnist_images(data.root, split, data.download)
+        digits = _digits(data, split)
         return lambda weights, batch_size, seed: EpochStream(digits, batch_size, seed)
     if data.source == "captions":
         digits = load_mnist_images(data.root, split, data.download)
         return lambda weights, batch_size, seed: Captions(digits, batch_size, seed)
     return partial(MultiDigits, load_cells(data.root, split, data.download))
+
+
+def _digits(data: DataSettings, split: str) -> LabelledImages:
+    digits = load_mnist_images(data.root, split, data.download)
+    if not data.leave_out:
+        return digits
+    kept = torch.isin(digits.labels[:, 0], torch.tensor(data.leave_out), invert=True)
+    if not kept.any():
+        raise FastdrawError(f"no {split} digit is left: data.leave_out {data.leave_out} leaves out all there are")
+    return LabelledImages(digits.images[kept], digits.labels[kept], digits.lengths[kept])
 
 
 def _house_numbers(data: DataSettings, split: str) -> LabelledImages:

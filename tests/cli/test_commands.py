@@ -33,6 +33,7 @@ def test_train_help_shows_every_default_of_the_preset(capsys: pytest.CaptureFixt
         main(["train", "--preset", "demo", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--model.hidden INT units of each LSTM (default: 256)" in text
+    assert "digits that are neither trained on nor tested on (default: none)" in text
     settings = text.split("defaults of the preset demo")[1]
     assert settings.count("(default: ") == len(fields(resolve("demo")))
 

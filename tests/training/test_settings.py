@@ -10,6 +10,7 @@ from fastdraw.training.settings import PRESETS, DataSettings, fields, parse_sett
 from fastdraw.training.state import learning_rate
 from tests.training.tiny import tiny
 
+DIGITS = {"data.source": "digits", "model.height": 28, "model.width": 28}
 CAPTIONED = {"data.source": "captions", "model.height": 60, "model.width": 60}
 
 
@@ -111,6 +112,15 @@ def test_settings_survive_json() -> None:
         ({"data.lengths": (1, -1, 1, 1)}, r"weights >= 0"),
         ({"data.lengths": (1, 1, 1)}, r"setting data.lengths"),
         ({"data.download": True}, r"download needs a folder"),
+        ({"data.leave_out": (1,)}, r"data.leave_out must be empty, as only digits can be left out, not mnist"),
+        (
+            {**DIGITS, "data.leave_out": (1, 10)},
+            r"leave_out must be digits 0 to 9, none twice and not all, got \(1, 10\)",
+        ),
+        ({**DIGITS, "data.leave_out": (-1,)}, r"leave_out must be digits 0 to 9, .* got \(-1,\)"),
+        ({**DIGITS, "data.leave_out": (3, 3)}, r"leave_out must be .* none twice .* got \(3, 3\)"),
+        ({**DIGITS, "data.leave_out": tuple(range(10))}, r"leave_out must be .* not all, got \(0, 1, .*, 9\)"),
+        ({**DIGITS, "data.leave_out": ("one",)}, r"setting data.leave_out.0: .* integer.*, got 'one'"),
         ({"steps": "many"}, r"setting steps: .*integer.*, got 'many'"),
         ({"precision": "float16"}, r"'float32' or 'bfloat16', got 'float16'"),
         ({"device": "tpu"}, r"setting device"),

@@ -3,18 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fastdraw.data import load_mnist_images
 from fastdraw.data.captions import decode
+from fastdraw.data.mnist import RAW
 from fastdraw.errors import FastdrawError
 from fastdraw.training import Settings, held_out_images, held_out_source
 from fastdraw.training.sources import training_source
 from tests.data.svhn import write_svhn
+from tests.data.test_mnist import idx
 from tests.training.tiny import tiny
 
 SQUARE = {"model__height": 28, "model__width": 28, "model__labels": "none", "data__source": "binarised"}
+DIGITS = SQUARE | {"data__source": "digits"}
 CAPTIONS = {
     "model__height": 60, "model__width": 60, "model__labels": "words", "model__symbols": 22, "data__source": "captions",
 }  # fmt: skip
@@ -111,3 +115,39 @@ def test_captions_never_say_in_training_or_test_what_is_held_out() -> None:
         assert batch.image.shape == (100, 1, 60, 60)
         assert not any("digit 1 is at the top left" in decode(labels) for labels in batch.labels)
     assert not torch.equal(train.labels, test.labels) or not torch.equal(train.image, test.image)
+
+
+def test_digits_that_are_left_out_are_in_no_batch_and_all_others_are() -> None:
+    settings = tiny(**DIGITS, data__leave_out=(1, 7), batch_size=100)
+    for source in (training_source(settings), held_out_source(settings.data, 100)):
+        labels = torch.cat([source.batch(index).labels for index in range(50)])
+        assert set(labels.unique().tolist()) == set(range(10)) - {1, 7}
+    labels = load_mnist_images(None, "test").labels
+    assert len(held_out_images(settings.data, 1, 10_000).image) == int(((labels != 1) & (labels != 7)).sum())
+
+
+def test_an_epoch_is_of_the_digits_that_are_left() -> None:
+    labels = load_mnist_images(None, "train").labels.flatten()
+    left = labels[labels > 2].sort().values
+    settings = tiny(**DIGITS, data__leave_out=(0, 1, 2), batch_size=len(left))
+    source = training_source(settings)
+    for epoch in range(2):
+        assert torch.equal(source.batch(epoch).labels.flatten().sort().values, left)
+
+
+def test_images_of_left_out_digits_are_those_of_the_others_in_order() -> None:
+    settings = tiny(**DIGITS, data__leave_out=(4,))
+    digits = load_mnist_images(None, "test")
+    found = held_out_images(settings.data, 1, 30)
+    expected = (digits.labels[:, 0] != 4).nonzero().flatten()[:30]
+    assert torch.equal(found.image, digits.images[expected] / 255)
+    assert torch.equal(found.labels, digits.labels[expected])
+
+
+def test_data_of_left_out_digits_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / RAW).mkdir(parents=True)
+    (tmp_path / RAW / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((5, 28, 28), np.uint8)))
+    (tmp_path / RAW / "train-labels-idx1-ubyte").write_bytes(idx(np.full(5, 3, np.uint8)))
+    settings = tiny(**DIGITS, data__root=tmp_path, data__leave_out=(3,))
+    with pytest.raises(FastdrawError, match=r"no train digit is left: data.leave_out \(3,\) leaves out all there are"):
+        training_source(settings)
