@@ -12,7 +12,7 @@ from fastdraw.evaluation.classifier import (
     sequence_accuracy,
     train_classifier,
 )
-from fastdraw.evaluation.importance import ImportanceBound, importance_weighted_bound
+from fastdraw.evaluation.importance import ImportanceBound, bounds_by_image, importance_weighted_bound
 from fastdraw.evaluation.pictures import (
     generation_gif,
     generation_strip,
@@ -31,6 +31,7 @@ __all__ = [
     "accuracy",
     "attention_map",
     "augment",
+    "bounds_by_image",
     "comparison_curves",
     "curves",
     "drawing_claims",

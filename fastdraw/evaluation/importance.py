@@ -27,7 +27,6 @@ class ImportanceBound(NamedTuple):
     error: float
 
 
-@torch.no_grad()
 def importance_weighted_bound(model: Model, batches: Iterable[Batch], samples: int) -> ImportanceBound:
     """Average over the images of batches, with the same noise every time.
 
@@ -38,14 +37,26 @@ def importance_weighted_bound(model: Model, batches: Iterable[Batch], samples: i
     Raises:
         FastdrawError: no sample, or fewer than two images.
     """
+    bounds = bounds_by_image(model, batches, samples)
+    if len(bounds) < 2:
+        raise FastdrawError(f"the error of a bound needs at least 2 images, got {len(bounds)}: ask for more")
+    return ImportanceBound(bounds.mean().item(), bounds.std().item() / math.sqrt(len(bounds)))
+
+
+@torch.no_grad()
+def bounds_by_image(model: Model, batches: Iterable[Batch], samples: int) -> Tensor:
+    """An upper bound on -log p(x) of each image (N,) in nats, float64 on the CPU, with the same noise every time.
+
+    Args:
+        model, batches, samples: as of `importance_weighted_bound`; any number of images.
+    Raises:
+        FastdrawError: no sample.
+    """
     if samples < 1:
         raise FastdrawError(f"an importance-weighted bound needs at least 1 sample of z, got {samples}")
     generator = torch.Generator().manual_seed(SEED)
     found = [_bounds(model, batch, samples, generator) for batch in batches]
-    bounds = torch.cat([torch.empty(0, dtype=torch.float64), *found])
-    if len(bounds) < 2:
-        raise FastdrawError(f"the error of a bound needs at least 2 images, got {len(bounds)}: ask for more")
-    return ImportanceBound(bounds.mean().item(), bounds.std().item() / math.sqrt(len(bounds)))
+    return torch.cat([torch.empty(0, dtype=torch.float64), *found])
 
 
 def _bounds(model: Model, batch: Batch, samples: int, generator: torch.Generator) -> Tensor:

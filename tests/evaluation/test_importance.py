@@ -10,7 +10,7 @@ from fastdraw import ops
 from fastdraw.data import Batch, ImageStream, LabelledImages
 from fastdraw.dispatch import backend
 from fastdraw.errors import FastdrawError
-from fastdraw.evaluation import importance, importance_weighted_bound
+from fastdraw.evaluation import bounds_by_image, importance, importance_weighted_bound
 from fastdraw.models import Draw, DrawConfig
 
 SIZES = {"height": 3, "width": 4, "hidden": 6, "latent": 1, "n_read": 2, "n_write": 2, "align": 4, "positions": 2}
@@ -112,9 +112,9 @@ def test_samples_are_weighed_image_by_image(source, monkeypatch) -> None:
         one = Batch(*(tensor[b : b + 1] for tensor in batch))
         weights = [model(*one, noise[:, k, b : b + 1], sampled_kl=True) for k in range(3)]
         expected.append(-torch.stack([torch.exp(-w.nll - w.kl.sum()) for w in weights]).mean().log())
-    assert importance_weighted_bound(model, first(source, 1), 3).bound == pytest.approx(
-        torch.stack(expected).mean().item()
-    )
+    found = bounds_by_image(model, first(source, 1), 3)
+    assert found.tolist() == pytest.approx(torch.stack(expected).tolist())
+    assert importance_weighted_bound(model, first(source, 1), 3).bound == pytest.approx(found.mean().item())
 
 
 @pytest.mark.parametrize(
