@@ -13,8 +13,9 @@ from fastdraw import dispatch
 from fastdraw.models import Draw, DrawConfig
 from fastdraw.training import preset_names, resolve
 from tests.ops.checking import assert_matches_reference
+from tests.training.test_presets import OVERLAYS
 
-PRESETS = [name for name in preset_names() if not name.startswith("small-")]
+PRESETS = [name for name in preset_names() if name not in OVERLAYS and isinstance(resolve(name).model, DrawConfig)]
 HEIGHT, WIDTH = 7, 11  # odd, and neither is a multiple of a vector
 LABELS, LENGTHS = torch.tensor([[3, 0, 7], [9, 0, 0], [1, 2, 0]]), torch.tensor([3, 1, 2])
 STEPS = 6

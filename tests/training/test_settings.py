@@ -1,13 +1,15 @@
 """Settings, presets, and the learning rate."""
 
+import re
 from typing import Any
 
 import pytest
 
 from fastdraw.errors import FastdrawError
 from fastdraw.training import preset_names, resolve
-from fastdraw.training.settings import PRESETS, DataSettings, fields, parse_settings
+from fastdraw.training.settings import PRESETS, DataSettings, Settings, fields, parse_settings
 from fastdraw.training.state import learning_rate
+from tests.training.test_presets import OVERLAYS
 from tests.training.tiny import tiny
 
 DIGITS = {"data.source": "digits", "model.height": 28, "model.width": 28}
@@ -38,10 +40,13 @@ def test_presets_are_table_one(name: str, data: str, labels: str, curriculum: st
 def test_preset_has_its_head_and_no_default(name: str) -> None:
     lines = (PRESETS / f"{name}.toml").read_text().splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == ["# reproduces", "# expected", "# cost", "# run"]
-    preset, defaults = resolve(name).model_dump(), resolve().model_dump()
-    settings = [line for line in lines if " = " in line and not line.startswith("#")]
-    differing = [key for key in _flat(defaults) if _flat(preset)[key] != _flat(defaults)[key]]
-    assert len(settings) == len(differing)
+    settings = [line for line in lines if re.match(r"(?!kind = )\w+ = ", line)]
+    if name in OVERLAYS:
+        preset, before = resolve(f"{OVERLAYS[name]}+{name}"), _flat(resolve(OVERLAYS[name]).model_dump())
+    else:
+        preset = resolve(name)
+        before = _flat(Settings.model_construct(model=type(preset.model)()).model_dump())
+    assert len(settings) == sum(value != before[key] for key, value in _flat(preset.model_dump()).items())
 
 
 def test_overrides_win_over_the_preset_and_text_is_parsed() -> None:
