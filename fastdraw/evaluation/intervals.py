@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals: means, shares, and the difference of two of either."""
+"""Estimates with 95 % intervals: means, shares, and the difference and the ratio of two."""
 
 import math
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 from torch import Tensor
 
 from fastdraw.evaluation.reader import proportion
@@ -47,6 +48,42 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     below = math.hypot(first.value - first.low, second.high - second.value)
     above = math.hypot(first.high - first.value, second.value - second.low)
     return Estimate(value, value - below, value + above, min(first.samples, second.samples))
+
+
+def ratio(first: Estimate, second: Estimate) -> Estimate:
+    """How many times `second`, of other samples and > 0, `first` is; to first order, from the intervals of both."""
+    value = first.value / second.value
+    below = math.hypot(first.value - first.low, value * (second.high - second.value)) / second.value
+    above = math.hypot(first.high - first.value, value * (second.value - second.low)) / second.value
+    return Estimate(value, value - below, value + above, min(first.samples, second.samples))
+
+
+def crossed_mean(values: Tensor) -> Estimate:
+    """The mean of values (S, B) of S training runs on the same B >= 2 images, over other runs and other images.
+
+    Student's t of the S means over images gives one half of a width and that of the B means over runs another; the
+    root of the sum of their squares is never too narrow, and too wide where runs differ no more than chance has them.
+    With a single run the interval is over images alone.
+    """
+    values = values.double()
+    over_runs = _student(values.mean(1)) if len(values) > 1 else 0
+    centre, half = float(values.mean()), math.hypot(_student(values.mean(0)), over_runs)
+    return Estimate(centre, centre - half, centre + half, values.shape[1])
+
+
+def nested_mean(values: Tensor) -> Estimate:
+    """The mean of values (S, B) of S training runs on B >= 2 images that each has for itself, over other runs.
+
+    Student's t of the S means; with a single run the interval is over its images alone.
+    """
+    values = values.double()
+    centre, half = float(values.mean()), _student(values.mean(1) if len(values) > 1 else values[0])
+    return Estimate(centre, centre - half, centre + half, values.shape[1])
+
+
+def _student(values: Tensor) -> float:
+    """Half the width of Student's interval of the mean of values (N,), N >= 2."""
+    return float(student.ppf(0.975, len(values) - 1) * values.std()) / math.sqrt(len(values))
 
 
 def bootstrap(statistic: Callable[[Array], Array], samples: Array, seed: int = 0) -> Estimate:

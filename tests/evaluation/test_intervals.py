@@ -8,7 +8,19 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from fastdraw.evaluation.intervals import Estimate, bootstrap, difference, mean, roc_area, share
+from fastdraw.evaluation.intervals import (
+    Estimate,
+    bootstrap,
+    crossed_mean,
+    difference,
+    mean,
+    nested_mean,
+    ratio,
+    roc_area,
+    share,
+)
+
+THREE_ERRORS = 3 * math.sqrt(0.95 * 0.05 / 1000)  # of the share of 1000 experiments whose interval holds
 
 
 def test_mean_has_the_normal_interval():
@@ -94,3 +106,71 @@ def test_roc_area_of_what_does_not_overlap_has_wilsons_interval():
 def test_roc_area_of_equal_scores_is_a_half_that_is_not_certain():
     expected = share(torch.arange(10) < 5)
     assert roc_area(np.ones(10), np.ones(10)) == pytest.approx((0.5, expected.low, expected.high, 20))
+
+
+def test_ratio_is_as_wide_as_both_intervals_make_it():
+    # To first order: a relative error of 0.1 of the one and 0.2 of the other.
+    found = ratio(Estimate(6, 5.4, 6.6, 10), Estimate(3, 2.4, 3.6, 20))
+
+    assert found == pytest.approx((2, 2 - 2 * math.hypot(0.1, 0.2), 2 + 2 * math.hypot(0.1, 0.2), 10))
+    # Where the interval of the divisor is lopsided, its upper end is what lowers the ratio.
+    assert ratio(Estimate(6, 6, 6, 10), Estimate(3, 3, 3.3, 20))[:3] == pytest.approx((2, 1.8, 2))
+    assert ratio(Estimate(0, 0, 0, 10), Estimate(3, 2, 4, 20))[:3] == (0, 0, 0)
+
+
+def test_mean_of_one_run_has_students_interval_over_images():
+    # Four values of standard deviation sqrt(14/3); t of 3 degrees of freedom is 3.182446.
+    found = crossed_mean(torch.tensor([[1.0, 2.0, 3.0, 6.0]]))
+
+    half = 3.182446305284263 * math.sqrt(14 / 3) / 2
+    assert found == pytest.approx((3, 3 - half, 3 + half, 4))
+    assert nested_mean(torch.tensor([[1.0, 2.0, 3.0, 6.0]])) == found
+
+
+def test_mean_of_runs_alone_has_students_interval_over_runs():
+    # Means 1, 2 and 3; t of 2 degrees of freedom is 4.302653.
+    values = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+
+    half = 4.302652729911275 / math.sqrt(3)
+    for found in (crossed_mean(values), nested_mean(values)):
+        assert found == pytest.approx((2, 2 - half, 2 + half, 2))
+
+
+def test_interval_of_what_never_differs_has_no_width():
+    for found in (crossed_mean(torch.full((3, 5), 0.25)), nested_mean(torch.full((3, 5), 0.25))):
+        assert found == (0.25, 0.25, 0.25, 5)
+
+
+def held(estimates):
+    """The share of intervals that hold a true mean of 0."""
+    found = [estimate.low < 0 < estimate.high for estimate in estimates]
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize(
+    ("between_runs", "between_images"),
+    [(0.0, 1.0), (0.05, 1.0), (0.3, 1.0), (1.0, 0.0)],
+    ids=["images", "mixed", "mostly-runs", "runs"],
+)
+@pytest.mark.parametrize("runs", [2, 3, 8])
+def test_crossed_interval_holds_at_least_as_often_as_it_says(runs, between_runs, between_images):
+    generator = torch.Generator().manual_seed(runs)
+
+    def normal(*shape):
+        return torch.randn(1000, *shape, generator=generator)
+
+    values = between_runs * normal(runs, 1) + between_images * normal(1, 60) + 0.5 * normal(runs, 60)
+    share_held = held(map(crossed_mean, values))
+    assert share_held >= 0.95 - THREE_ERRORS
+    if runs == 8 and 0 in (between_runs, between_images):
+        assert share_held <= 0.97 + THREE_ERRORS
+    if between_runs >= 0.3:  # an interval that takes images for all that differs holds far too seldom
+        assert held(mean(experiment.flatten()) for experiment in values) < 0.8
+
+
+@pytest.mark.parametrize("between_runs", [0.0, 0.5])
+def test_nested_interval_holds_as_often_as_it_says(between_runs):
+    generator = torch.Generator().manual_seed(0)
+    values = between_runs * torch.randn(1000, 3, 1, generator=generator) + torch.randn(1000, 3, 60, generator=generator)
+
+    assert held(map(nested_mean, values)) == pytest.approx(0.95, abs=THREE_ERRORS)
