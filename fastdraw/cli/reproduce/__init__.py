@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fastdraw.cli.arguments import Parser
 
 TABLES = {
+    "sharpness": "the claim of paper 003: how sharp images of a VAE, a residual and a multi-stage VAE are",
     "table1": "of paper 001: reconstruction loss and KL of the VAE by latent size and beta, on MNIST",
     "table2": "of paper 000: accuracy of a classifier on drawn numbers",
 }
