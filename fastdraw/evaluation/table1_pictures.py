@@ -136,7 +136,7 @@ def redrawn_by_row(runs: Sequence[Measured], images: Tensor, labels: Tensor, pat
     chosen = torch.tensor([int((labels == digit).nonzero()[0]) for digit in labels.unique().tolist()])
     rows = {"test images": images[chosen].float() / 255}
     for run in runs:
-        rows[f"n = {run.row.latent}, beta = {run.row.beta:g}"] = _decode(run.model, run.mu[chosen])
+        rows[f"n={run.row.latent} beta={run.row.beta:g}"] = _decode(run.model, run.mu[chosen])
     image_rows(rows, path)
 
 
