@@ -1,23 +1,28 @@
 """Files that are whole or not there: a reader never sees half of one, whatever stops the writer."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from fastdraw.errors import FastdrawError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at `path` by `data`; on any failure the old file stays as it was.
+class WriteError(FastdrawError):
+    """A file could not be written."""
+
+
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Replace the file at `path` by `data`, whole or in parts; on any failure the old file stays as it was.
 
     Raises:
-        FastdrawError: the disk is full, the folder is missing or may not be written.
+        WriteError: the disk is full, the folder is missing or may not be written.
     """
     # A fixed name: what a killed process left behind is overwritten by the next write, never collected.
     temporary = path.with_name(f".{path.name}.part")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -28,7 +33,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise FastdrawError(f"cannot write {path}: {error.strerror}; what was there before is unharmed") from error
+        raise WriteError(f"cannot write {path}: {error.strerror}; what was there before is unharmed") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

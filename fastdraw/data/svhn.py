@@ -1,8 +1,6 @@
 """SVHN, format 1: photos of whole house numbers, brought onto 32 x 64 and kept that way for the next time."""
 
-import hashlib
 import io
-import os
 import sys
 from pathlib import Path
 from typing import get_args
@@ -12,6 +10,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from fastdraw.data.caches import cache_places, keep
 from fastdraw.data.digit_struct import Number, read_digit_struct
 from fastdraw.data.house_numbers import HEIGHT, WIDTH, Align, clip_boxes, place_digits
 from fastdraw.data.labelled import LabelledImages
@@ -61,7 +60,7 @@ def load_svhn(
 
     status = struct.stat()
     key = np.array([VERSION, status.st_size, status.st_mtime_ns])
-    places = _cache_places(root, f"svhn-{split}-{align}-{channels}.npz")
+    places = cache_places(root, f"svhn-{split}-{align}-{channels}.npz")
     cached = next((images for place in places if (images := _read_cache(place, key, channels))), None)
     if cached:
         return cached
@@ -109,13 +108,6 @@ def _read_image(folder: Path, number: Number, align: Align, channels: int) -> tu
     return place_digits(photo, corners, align), number.digits[order]
 
 
-def _cache_places(root: Path, name: str) -> list[Path]:
-    """Where a cache may lie: beside the data, or in the user's own folder under a name that tells roots apart."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    mark = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return [root / f".fastdraw-{name}", home / "fastdraw" / f"{mark}-{name}"]
-
-
 def _read_cache(path: Path, key: np.ndarray, channels: int) -> LabelledImages | None:
     """What lies in a cache, or None where there is none, or one of other files, or a damaged one."""
     try:
@@ -132,15 +124,4 @@ def _read_cache(path: Path, key: np.ndarray, channels: int) -> LabelledImages | 
 def _write_cache(places: list[Path], key: np.ndarray, images: LabelledImages) -> None:
     data = io.BytesIO()
     np.savez(data, key=key, images=images.images.numpy(), labels=images.labels.numpy(), lengths=images.lengths.numpy())
-    for place in places:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            # The superuser could write into a folder that is marked read-only, and should not.
-            if not place.parent.stat().st_mode & 0o222:
-                continue
-            write_atomically(place, data.getvalue())
-        except (FastdrawError, OSError):
-            continue
-        return
-    folders = f"neither {places[0].parent} nor {places[1].parent}"
-    print(f"note: {folders} can be written: SVHN is read anew next time", file=sys.stderr)
+    keep(places, lambda place: write_atomically(place, data.getvalue()), "SVHN is read anew next time")

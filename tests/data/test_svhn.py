@@ -28,12 +28,6 @@ LENGTHS = [1, 2, 3, 4]
 real = pytest.mark.skipif("FASTDRAW_SVHN" not in os.environ, reason="FASTDRAW_SVHN names no folder of SVHN")
 
 
-@pytest.fixture(autouse=True)
-def user_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "fastdraw"
-
-
 @pytest.fixture
 def root(tmp_path):
     write_svhn(tmp_path / "svhn", "train", NUMBERS)
