@@ -2,6 +2,7 @@
 
 from fastdraw.data.captions import Captions
 from fastdraw.data.cells import DigitCells, load_cells
+from fastdraw.data.folders import load_image_folder
 from fastdraw.data.labelled import Batch, EpochStream, ImageStream, LabelledImages, Source
 from fastdraw.data.mnist import load_mnist_images
 from fastdraw.data.multidigits import MultiDigits
@@ -16,5 +17,6 @@ __all__ = [
     "MultiDigits",
     "Source",
     "load_cells",
+    "load_image_folder",
     "load_mnist_images",
 ]

@@ -1,4 +1,4 @@
-"""Labelled images that are all in memory, and endless batches of them."""
+"""Labelled images, in memory or in a file mapped into it, and endless batches of them."""
 
 import math
 from collections.abc import Sequence
