@@ -126,6 +126,15 @@ class Vae(nn.Module):
         """The mean of p(x | z), in [0, 1], of what `decode` returns."""
         return canvas.sigmoid() if self.config.likelihood == "bernoulli" else canvas.clamp(0, 1)
 
+    @torch.no_grad()
+    def observe(self, canvas: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw x (B, C, H, W) from the p(x | z) of a canvas: pixels of 0 or 1, or the canvas + sigma * noise."""
+        if self.config.likelihood == "bernoulli":
+            uniform = torch.rand(canvas.shape, generator=generator, dtype=canvas.dtype).to(canvas.device)
+            return (uniform < canvas.sigmoid()).to(canvas.dtype)
+        noise = torch.randn(canvas.shape, generator=generator, dtype=canvas.dtype).to(canvas.device)
+        return canvas + self.log_sigma.exp().to(canvas.dtype) * noise
+
     def negative_log_likelihood(self, output: Tensor, image: Tensor) -> Tensor:
         """-log p(x | z) (B,) in nats; the constant is kept, as sigma may be learned (paper 004, section 6.5)."""
         if self.config.likelihood == "bernoulli":
