@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.training.loop import pick_device
 
     model, settings = load_model(args.run, args.device)
-    settings = settings.model_copy(update={"data": settings.data.at(args.root)})
+    settings = settings.at(args.root)
     classifier = None
     if args.classifier is not None:
         if told(settings) != "digits":
@@ -99,7 +99,7 @@ def measure(
     from fastdraw.training.bound import measure_by_step
 
     data = settings.data
-    real = {length: held_out_images(data, length, images) for length in data.trained}
+    real = {length: held_out_images(settings, length, images) for length in data.trained}
     bounds: dict[int, dict[str, Any]] = {}
     for length, tests in real.items():
         batches = [Batch(*part) for part in zip(*(tensor.split(BATCH) for tensor in tests), strict=True)]

@@ -63,15 +63,15 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.training import held_out_images, load_draw
 
     model, settings = load_draw(args.run, args.device)
-    config, data = model.config, settings.data.at(args.root)
+    config, data, here = model.config, settings.data, settings.at(args.root)
     if data.source not in ("mnist", "svhn") or config.labels == "none":
         raise FastdrawError(f"the model of {args.run} is told no numbers: see its drawings with fastdraw sample")
     slot_width = config.width // SLOTS
     sequences = {text: digits_for(settings, args.run, text) for text in args.digits}
-    image, labels, lengths = held_out_images(data, data.longest, ANIMATED)
+    image, labels, lengths = held_out_images(here, data.longest, ANIMATED)
     tests = {}
     for length in sorted({len(digits) for digits in sequences.values()} - {1}):
-        images, digits, _ = held_out_images(data, length, TEST_IMAGES)
+        images, digits, _ = held_out_images(here, length, TEST_IMAGES)
         tests[length] = image_claims(images, digits, slot_width)
 
     out: Path = args.out or args.run / "figures"

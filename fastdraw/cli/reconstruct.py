@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.training import held_out_source, load_model
 
     model, settings = load_model(args.run, args.device)
-    batch = held_out_source(settings.data.at(args.root), args.count).mixed_batch(0)
+    batch = held_out_source(settings.at(args.root), args.count).mixed_batch(0)
     noise = model.noise(args.count, batch.labels.shape[1], torch.Generator().manual_seed(args.seed))
     with torch.no_grad():
         canvas = model(*(tensor.to(noise.device) for tensor in batch), noise).canvas

@@ -172,9 +172,7 @@ def _restore(run: Run, state: TrainingState, group: Group) -> None:
 
 def _sources(settings: Settings, group: Group) -> tuple[Source, Source]:
     """What to train on, and what to test on."""
-    return group.first_per_machine(
-        lambda: (training_source(settings), held_out_source(settings.data, settings.batch_size))
-    )
+    return group.first_per_machine(lambda: (training_source(settings), held_out_source(settings, settings.batch_size)))
 
 
 def _loop(run: Run, settings: Settings, state: TrainingState, source: Source, held_out: Source, group: Group) -> None:

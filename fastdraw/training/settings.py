@@ -67,6 +67,8 @@ class DataSettings(_Section):
             raise ValueError("lengths must be weights >= 0 that are not all 0, with a finite sum")
         if self.download and self.root is None:
             raise ValueError("download needs a folder to put the data into: give it as --root DIR")
+        if self.download and self.source == "folder":
+            raise ValueError("download cannot fetch a folder of images: put them there, and leave it out")
         if self.channels not in ((1, 3) if self.source in COLOUR else (1,)):
             raise ValueError(f"data.channels must be {'1 or 3' if self.source in COLOUR else 1}, got {self.channels}")
         if self.leave_out and self.source != "digits":
@@ -103,7 +105,7 @@ class DataSettings(_Section):
         return len(WORDS) if self.source == "captions" else 10
 
     def at(self, root: Path | None) -> "DataSettings":
-        """The same settings with the digits at another place; None: no change."""
+        """The same settings with the data at another place; None: no change."""
         return self if root is None else self.model_copy(update={"root": root})
 
 
@@ -228,6 +230,10 @@ class Settings(_Section):
             raise ValueError(f"model.positions must be at least {longest}, the labels of the longest image")
         if model.labels != "none" and model.symbols != self.data.symbols:
             raise ValueError(f"model.symbols must be {self.data.symbols}, the different labels of {self.data.source}")
+
+    def at(self, root: Path | None) -> "Settings":
+        """The same settings with the data at another place; None: no change."""
+        return self.model_copy(update={"data": self.data.at(root)})
 
     def with_steps(self, steps: int) -> "Settings":
         """The same settings with another number of steps.

@@ -16,12 +16,14 @@ from fastdraw.data import (
     MultiDigits,
     Source,
     load_cells,
+    load_faces,
+    load_image_folder,
     load_mnist_images,
 )
 from fastdraw.data.labelled import batch_generator, draw_pixels
 from fastdraw.data.svhn import load_svhn
 from fastdraw.errors import FastdrawError
-from fastdraw.training.settings import DataSettings, Settings
+from fastdraw.training.settings import UNLABELLED, DataSettings, Settings
 
 TEST_SEED = 0
 
@@ -52,25 +54,33 @@ def training_source(settings: Settings) -> Source:
     Raises:
         FastdrawError: the data is missing or broken.
     """
-    stream = _open(settings.data, "train")
+    stream = _open(settings, "train")
     stages = settings.curriculum.stages(settings.data.lengths, settings.steps)
     sources = [stream(weights, settings.batch_size, settings.seed) for weights, _ in stages]
     return sources[0] if len(sources) == 1 else Curriculum(sources, [start for _, start in stages])
 
 
-def held_out_source(data: DataSettings, batch_size: int) -> Source:
-    """Images of the test split with the run's mixture of lengths; the same for every seed of a run."""
-    return _open(data, "test")(data.lengths, batch_size, TEST_SEED)
+def held_out_source(settings: Settings, batch_size: int) -> Source:
+    """Images of the test split with the run's mixture of lengths; the same for every seed of a run.
+
+    Raises:
+        FastdrawError: the data is missing or broken.
+    """
+    return _open(settings, "test")(settings.data.lengths, batch_size, TEST_SEED)
 
 
-def held_out_images(data: DataSettings, length: int, count: int) -> Batch:
+def held_out_images(settings: Settings, length: int, count: int) -> Batch:
     """Images of the test split with `length` labels, none twice: `count` of them, or all where there are fewer.
 
     Raises:
         FastdrawError: the data is missing or broken, or no image is of that length.
     """
+    data = settings.data
     if data.source in ("mnist", "captions"):  # which make as many as one asks for
-        return held_out_source(data.alone(length), count).batch(0)
+        return _open(settings, "test")(data.alone(length).lengths, count, TEST_SEED).batch(0)
+    if data.source in UNLABELLED:  # at random, as a folder may be sorted by what its images show
+        pictures = _pictures(settings, "test")
+        return EpochStream(pictures, min(count, len(pictures)), TEST_SEED).batch(0)
     if data.source == "digits":
         images = _digits(data, "test")
         return Batch(images.images[:count] / 255, images.labels[:count], images.lengths[:count])
@@ -85,10 +95,14 @@ def held_out_images(data: DataSettings, length: int, count: int) -> Batch:
     return Batch(numbers.images[chosen] / 255, numbers.labels[chosen, :length], numbers.lengths[chosen])
 
 
-def _open(data: DataSettings, split: str) -> Callable[[Sequence[float], int, int], Source]:
+def _open(settings: Settings, split: str) -> Callable[[Sequence[float], int, int], Source]:
     """Read a split once; the result makes streams of it from weights of lengths, a batch size and a seed."""
+    data = settings.data
     if data.source == "svhn":
         return partial(ImageStream, _house_numbers(data, split))
+    if data.source in UNLABELLED:
+        pictures = _pictures(settings, split)
+        return lambda weights, batch_size, seed: EpochStream(pictures, batch_size, seed)
     if data.source == "binarised":
         images = load_mnist_images(data.root, split, data.download)
         return lambda weights, batch_size, seed: ImageStream(images, (1,), batch_size, seed, binarise=True)
@@ -115,3 +129,14 @@ def _house_numbers(data: DataSettings, split: str) -> LabelledImages:
     if data.root is None:
         raise FastdrawError("SVHN does not come with fastdraw: give the folder of its train/ and test/ as --root DIR")
     return load_svhn(data.root, split, align=data.align, channels=data.channels, download=data.download)
+
+
+def _pictures(settings: Settings, split: str) -> LabelledImages:
+    """Images of any size, brought to that of the model."""
+    data, size = settings.data, (settings.model.height, settings.model.width)
+    if data.root is None:
+        what = "img_align_celeba/" if data.source == "celeba" else "the images"
+        raise FastdrawError(f"data.source {data.source} needs a folder: give the one that holds {what} as --root DIR")
+    if data.source == "celeba":
+        return load_faces(data.root, split, size, data.channels, data.download)
+    return load_image_folder(data.root, split, size, data.channels)

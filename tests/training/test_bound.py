@@ -17,13 +17,13 @@ def model():
 
 
 def test_held_out_images_are_made_of_test_digits(model) -> None:
-    digits = held_out_source(tiny(seed=5).data, 8)
+    digits = held_out_source(tiny(seed=5), 8)
     assert torch.equal(digits.digits.cells, load_cells(None, "test").cells)
-    assert torch.equal(digits.batch(3).image, held_out_source(tiny(seed=6).data, 8).batch(3).image)
+    assert torch.equal(digits.batch(3).image, held_out_source(tiny(seed=6), 8).batch(3).image)
 
 
 def test_terms_are_sums_over_pixels_and_steps_and_means_over_images(model) -> None:
-    batch = held_out_source(tiny().data, 8).batch(0)
+    batch = held_out_source(tiny(), 8).batch(0)
     terms = nll_and_kl(model, batch, torch.Generator().manual_seed(1))
     noise = model.noise(8, batch.labels.shape[1], torch.Generator().manual_seed(1))
     nll, kl, canvas = model(*batch, noise)
@@ -34,7 +34,7 @@ def test_terms_are_sums_over_pixels_and_steps_and_means_over_images(model) -> No
 
 
 def test_bound_is_the_mean_of_its_batches_and_leaves_the_random_state(model) -> None:
-    digits, random = held_out_source(tiny().data, 8), torch.get_rng_state()
+    digits, random = held_out_source(tiny(), 8), torch.get_rng_state()
     bound = measure_bound(model, digits, 3)
     assert measure_bound(model, digits, 3) == bound
     assert torch.equal(torch.get_rng_state(), random)
@@ -45,7 +45,7 @@ def test_bound_is_the_mean_of_its_batches_and_leaves_the_random_state(model) -> 
 
 def test_samples_of_an_image_are_averaged_in_both_terms(model) -> None:
     """The estimate of S samples is the mean of S estimates of one, each with the noise of its sample."""
-    samples, batch = 3, held_out_source(tiny().data, 8).batch(0)
+    samples, batch = 3, held_out_source(tiny(), 8).batch(0)
     noise = model.noise(8 * samples, batch.labels.shape[1], torch.Generator().manual_seed(1))
     terms = mean_terms(Objective(model, tiny()), repeat(batch, samples), noise)
     outputs = [model(*batch, noise[:, sample::samples]) for sample in range(samples)]
@@ -55,7 +55,7 @@ def test_samples_of_an_image_are_averaged_in_both_terms(model) -> None:
 
 
 def test_kl_by_step_is_the_mean_of_every_step_and_sums_to_the_kl(model) -> None:
-    source = held_out_source(tiny(data__lengths=(0, 0, 1, 0)).data, 8)
+    source = held_out_source(tiny(data__lengths=(0, 0, 1, 0)), 8)
     nll, kls = measure_by_step(model, [source.batch(index) for index in range(2)])
     generator = torch.Generator().manual_seed(0)
     noises = [model.noise(8, 3, generator) for _ in range(2)]

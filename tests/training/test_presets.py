@@ -74,7 +74,7 @@ def least_nll(source: Source, settings: Settings) -> float:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_300_steps_lower_the_loss(preset: str, svhn: Path, tmp_path: Path) -> None:
     settings = small(preset, svhn)
-    source = held_out_source(settings.data, 50)
+    source = held_out_source(settings, 50)
     state = TrainingState(settings, torch.device("cpu"))
     if isinstance(state.model, Draw):
         state.model.set_canvas(training_source(settings).mean_image())

@@ -126,6 +126,12 @@ def test_settings_survive_json() -> None:
         ({**DIGITS, "data.leave_out": (3, 3)}, r"leave_out must be .* none twice .* got \(3, 3\)"),
         ({**DIGITS, "data.leave_out": tuple(range(10))}, r"leave_out must be .* not all, got \(0, 1, .*, 9\)"),
         ({**DIGITS, "data.leave_out": ("one",)}, r"setting data.leave_out.0: .* integer.*, got 'one'"),
+        (
+            {"data.source": "folder", "data.root": "a", "data.download": True},
+            r"download cannot fetch a folder of images",
+        ),
+        ({"data.source": "celeba"}, r"model.labels must be none, as the images of celeba have no labels"),
+        ({"data.source": "folder", "data.channels": 4}, r"data.channels must be 1 or 3, got 4"),
         ({"steps": "many"}, r"setting steps: .*integer.*, got 'many'"),
         ({"precision": "float16"}, r"'float32' or 'bfloat16', got 'float16'"),
         ({"device": "tpu"}, r"setting device"),

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from fastdraw.data import load_mnist_images
+from fastdraw.data import load_faces, load_mnist_images
 from fastdraw.data.captions import decode
 from fastdraw.data.mnist import RAW
 from fastdraw.errors import FastdrawError
 from fastdraw.training import Settings, held_out_images, held_out_source
 from fastdraw.training.sources import training_source
+from tests.data.photos import shade, write_faces, write_photo
 from tests.data.svhn import write_svhn
 from tests.data.test_mnist import idx
 from tests.training.tiny import tiny
@@ -51,27 +52,27 @@ def digits_of(batch) -> set[int]:
 def test_svhn_is_trained_on_train_and_tested_on_test_images(svhn: Path) -> None:
     settings = house_numbers(svhn, batch_size=40)
     assert digits_of(training_source(settings).mixed_batch(0)) == {1, 2, 3, 4}
-    assert digits_of(held_out_source(settings.data, 40).mixed_batch(0)) == {5, 6, 7, 8}
-    assert digits_of(held_out_images(settings.data, 1, 40)) == {5, 6, 7, 8}
+    assert digits_of(held_out_source(settings, 40).mixed_batch(0)) == {5, 6, 7, 8}
+    assert digits_of(held_out_images(settings, 1, 40)) == {5, 6, 7, 8}
 
 
 def test_svhn_is_laid_out_and_coloured_as_the_settings_say(svhn: Path) -> None:
     colour = house_numbers(svhn, data__channels=3, model__channels=3, data__align="slots")
-    image = held_out_images(colour.data, 2, 1).image
+    image = held_out_images(colour, 2, 1).image
     assert image.shape == (1, 3, 32, 64)
     assert not image[..., :32].any()  # slots without a digit are black
-    assert held_out_images(house_numbers(svhn).data, 2, 1).image[..., :32].any()
+    assert held_out_images(house_numbers(svhn), 2, 1).image[..., :32].any()
 
 
 def test_every_held_out_image_of_svhn_comes_once(svhn: Path) -> None:
-    data = house_numbers(svhn).data
-    assert [len(held_out_images(data, 1, count).labels) for count in (2, 5, 40)] == [2, 5, 5]
-    image, labels, lengths = held_out_images(data, 2, 40)
+    settings = house_numbers(svhn)
+    assert [len(held_out_images(settings, 1, count).labels) for count in (2, 5, 40)] == [2, 5, 5]
+    image, labels, lengths = held_out_images(settings, 2, 40)
     assert labels.tolist() == [[5, 6], [6, 7], [7, 8]]
     assert lengths.tolist() == [2, 2, 2]
     assert 0 < image.max() <= 1
     with pytest.raises(FastdrawError, match=f"no test image under {svhn} has 3 digits"):
-        held_out_images(data, 3, 40)
+        held_out_images(settings, 3, 40)
 
 
 def test_svhn_needs_a_folder() -> None:
@@ -80,27 +81,27 @@ def test_svhn_needs_a_folder() -> None:
 
 
 def test_held_out_images_of_mnist_are_as_many_as_asked_for_and_always_the_same() -> None:
-    first, again = (held_out_images(tiny(seed=seed).data, 3, 7) for seed in (0, 1))
+    first, again = (held_out_images(tiny(seed=seed), 3, 7) for seed in (0, 1))
     assert first.labels.shape == (7, 3)
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
 
 
 def test_every_held_out_image_of_binarised_mnist_comes_once_and_always_the_same() -> None:
-    data, digits = tiny(**SQUARE).data, load_mnist_images(None, "test")
-    image, labels, lengths = held_out_images(data, 1, 50)
+    settings, digits = tiny(**SQUARE), load_mnist_images(None, "test")
+    image, labels, lengths = held_out_images(settings, 1, 50)
     assert set(image.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(labels, digits.labels[:50])
     assert lengths.tolist() == [1] * 50
     grey = digits.images[:50] / 255
     assert not image[grey == 0].any()
     assert image[grey == 1].all()
-    assert torch.equal(held_out_images(data, 1, 50).image, image)
-    assert len(held_out_images(data, 1, 10_000).image) == 2000
+    assert torch.equal(held_out_images(settings, 1, 50).image, image)
+    assert len(held_out_images(settings, 1, 10_000).image) == 2000
 
 
 def test_binarised_mnist_is_of_black_and_white_pixels_of_its_split() -> None:
     settings = tiny(**SQUARE, batch_size=50)
-    for source, split in ((training_source(settings), "train"), (held_out_source(settings.data, 50), "test")):
+    for source, split in ((training_source(settings), "train"), (held_out_source(settings, 50), "test")):
         image, _, lengths = source.batch(0)
         assert set(image.unique().tolist()) == {0.0, 1.0}
         assert lengths.tolist() == [1] * 50
@@ -110,7 +111,7 @@ def test_binarised_mnist_is_of_black_and_white_pixels_of_its_split() -> None:
 
 def test_captions_never_say_in_training_or_test_what_is_held_out() -> None:
     settings = tiny(**CAPTIONS, batch_size=100)
-    train, test = training_source(settings).batch(0), held_out_source(settings.data, 100).batch(0)
+    train, test = training_source(settings).batch(0), held_out_source(settings, 100).batch(0)
     for batch in (train, test):
         assert batch.image.shape == (100, 1, 60, 60)
         assert not any("digit 1 is at the top left" in decode(labels) for labels in batch.labels)
@@ -119,11 +120,11 @@ def test_captions_never_say_in_training_or_test_what_is_held_out() -> None:
 
 def test_digits_that_are_left_out_are_in_no_batch_and_all_others_are() -> None:
     settings = tiny(**DIGITS, data__leave_out=(1, 7), batch_size=100)
-    for source in (training_source(settings), held_out_source(settings.data, 100)):
+    for source in (training_source(settings), held_out_source(settings, 100)):
         labels = torch.cat([source.batch(index).labels for index in range(50)])
         assert set(labels.unique().tolist()) == set(range(10)) - {1, 7}
     labels = load_mnist_images(None, "test").labels
-    assert len(held_out_images(settings.data, 1, 10_000).image) == int(((labels != 1) & (labels != 7)).sum())
+    assert len(held_out_images(settings, 1, 10_000).image) == int(((labels != 1) & (labels != 7)).sum())
 
 
 def test_an_epoch_is_of_the_digits_that_are_left() -> None:
@@ -138,7 +139,7 @@ def test_an_epoch_is_of_the_digits_that_are_left() -> None:
 def test_images_of_left_out_digits_are_those_of_the_others_in_order() -> None:
     settings = tiny(**DIGITS, data__leave_out=(4,))
     digits = load_mnist_images(None, "test")
-    found = held_out_images(settings.data, 1, 30)
+    found = held_out_images(settings, 1, 30)
     expected = (digits.labels[:, 0] != 4).nonzero().flatten()[:30]
     assert torch.equal(found.image, digits.images[expected] / 255)
     assert torch.equal(found.labels, digits.labels[expected])
@@ -151,3 +152,82 @@ def test_data_of_left_out_digits_alone_is_refused(tmp_path: Path) -> None:
     settings = tiny(**DIGITS, data__root=tmp_path, data__leave_out=(3,))
     with pytest.raises(FastdrawError, match=r"no train digit is left: data.leave_out \(3,\) leaves out all there are"):
         training_source(settings)
+
+
+def pictures(source: str, root: Path | None, **changes: Any) -> Settings:
+    colour = {"data__channels": 3, "model__channels": 3, "model__labels": "none", "model__height": 6, "model__width": 9}
+    return tiny(**(colour | {"data__source": source, "data__root": root, **changes}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Test images of the shades 0 and 10, and train images of the others up to 19."""
+    for number in range(20):
+        write_photo(tmp_path / "images" / f"{number:02}.png", number)
+    return tmp_path / "images"
+
+
+def shades_of(image: torch.Tensor) -> list[int]:
+    shades = {shade(number): number for number in range(20)}
+    return [shades[tuple(colour)] for colour in (255 * image[:, :, 0, 0]).round().int().tolist()]
+
+
+def test_a_folder_is_trained_on_its_train_and_tested_on_its_test_images(folder: Path) -> None:
+    settings = pictures("folder", folder, batch_size=18)
+    source = training_source(settings)
+    assert source.batch(0).image.shape == (18, 3, 6, 9)
+    for epoch in range(2):
+        assert sorted(shades_of(source.batch(epoch).image)) == [number for number in range(20) if number % 10]
+    assert sorted(shades_of(held_out_source(settings, 2).batch(0).image)) == [0, 10]
+    batch = source.batch(0)
+    assert (batch.labels.tolist(), batch.lengths.tolist()) == ([[0]] * 18, [1] * 18)
+
+
+def test_images_of_a_folder_come_in_the_size_and_the_channels_of_the_model(folder: Path) -> None:
+    grey = pictures("folder", folder, data__channels=1, model__channels=1, model__height=5, model__width=4)
+    assert training_source(grey).batch(0).image.shape == (4, 1, 5, 4)
+    assert held_out_images(grey, 1, 1).image.shape == (1, 1, 5, 4)
+
+
+def test_every_held_out_image_of_a_folder_comes_once_in_any_order(tmp_path: Path) -> None:
+    write_photo(tmp_path / "train" / "0.png")
+    for number in range(20):
+        write_photo(tmp_path / "test" / f"{number:02}.png", number)
+    settings = pictures("folder", tmp_path)
+    some = shades_of(held_out_images(settings, 1, 7).image)
+    assert len(set(some)) == 7
+    assert some != list(range(7))
+    assert sorted(shades_of(held_out_images(settings, 1, 500).image)) == list(range(20))
+    assert shades_of(held_out_images(settings, 1, 7).image) == some
+
+
+def test_faces_are_those_of_celebas_splits(tmp_path: Path) -> None:
+    write_faces(tmp_path / "img_align_celeba", [1, 2, 3, 162_771, 182_638])
+    settings = pictures("celeba", tmp_path, batch_size=3)
+    train, test = training_source(settings).batch(0).image, held_out_images(settings, 1, 100).image
+    assert (train.shape, test.shape) == ((3, 3, 6, 9), (1, 3, 6, 9))
+    expected = load_faces(tmp_path, "test", (6, 9)).images / 255
+    assert torch.equal(test, expected)
+    assert torch.equal(held_out_source(settings, 1).batch(5).image, expected)
+
+
+def test_the_data_of_settings_may_be_at_another_place(folder: Path) -> None:
+    settings = pictures("folder", folder.parent / "nowhere")
+    with pytest.raises(FastdrawError, match="nowhere is no folder"):
+        held_out_source(settings, 2)
+    assert held_out_source(settings.at(folder), 2).batch(0).image.shape == (2, 3, 6, 9)
+    assert settings.at(None) == settings
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("celeba", r"data.source celeba needs a folder: give the one that holds img_align_celeba/ as --root DIR"),
+        ("folder", r"data.source folder needs a folder: give the one that holds the images as --root DIR"),
+    ],
+)
+def test_pictures_need_a_folder(source: str, message: str) -> None:
+    settings = pictures(source, None)
+    for opened in (training_source, lambda settings: held_out_images(settings, 1, 2)):
+        with pytest.raises(FastdrawError, match=message):
+            opened(settings)

@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is what tells the models apart: leave it out")
     settings = {model: resolve(preset, overrides | STAGES.get(model, {})) for model, preset in presets.items()}
     device, data = of_vae.device, of_vae.data
-    batch = held_out_images(data, 1, args.images)
+    batch = held_out_images(of_vae, 1, args.images)
     real = measure_images(batch.image)
     args.out.mkdir(parents=True, exist_ok=True)
 

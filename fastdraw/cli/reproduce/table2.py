@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
     if missing:
         raise FastdrawError(f"the table has length {missing[0]}, which data.lengths {data.lengths} do not train")
     classifier = load_classifier(args.classifier, pick_device(device))
-    real = {length: held_out_images(data, length, args.images) for length in LENGTHS}
+    real = {length: held_out_images(settings["seqDRAW"], length, args.images) for length in LENGTHS}
     own = {length: judge_test_images(classifier, batch) for length, batch in real.items()}
     args.out.mkdir(parents=True, exist_ok=True)
 
