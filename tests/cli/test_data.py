@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fastdraw.cli import main
 from fastdraw.evaluation.pages import LINE_HEIGHT
 from tests.cli.test_errors import fails
+from tests.data.photos import pattern, shade, write_faces, write_photo
 from tests.data.svhn import write_svhn
 
 TILE, GAP, MARGIN, CAPTION = (192, 96), 8, 16, 24
@@ -70,6 +72,43 @@ def test_svhn_is_shown_in_colour_where_asked(root: Path, tmp_path: Path) -> None
     assert greys == [True, False]
 
 
+def tiles(path: Path, count: int, side: int) -> list[np.ndarray]:
+    """The tiles (side, side, 3) of a sheet that has one row of them and no captions."""
+    with Image.open(path) as sheet:
+        assert sheet.size == (2 * MARGIN + count * (side + GAP) - GAP, 2 * MARGIN + side)
+        page = np.asarray(sheet.convert("RGB")).astype(int)
+    lefts = [MARGIN + place * (side + GAP) for place in range(count)]
+    return [page[MARGIN : MARGIN + side, left : left + side] for left in lefts]
+
+
+def test_single_digits_are_shown_each_once_under_their_labels(tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    assert main(["data", "--source", "digits", "--split", "test", "--count", "10", "--out", str(out)]) == 0
+    with Image.open(out) as sheet:
+        assert sheet.size == (2 * MARGIN + 10 * (84 + GAP) - GAP, 2 * MARGIN + CAPTION + 84)
+
+
+def test_a_folder_is_shown_in_the_size_and_the_colours_that_are_asked_for(tmp_path: Path) -> None:
+    for number in range(4):
+        write_photo(tmp_path / "photos" / f"{number}.png", number)
+    command = ["data", "--source", "folder", "--root", str(tmp_path / "photos"), "--size", "96", "96", "--out"]
+    assert main([*command, str(tmp_path / "colour.png"), "--channels", "3"]) == 0
+    colours = {tuple(tile[0, 0]) for tile in tiles(tmp_path / "colour.png", 3, 96)}
+    assert colours == {shade(number) for number in (1, 2, 3)}
+    assert main([*command, str(tmp_path / "grey.png"), "--split", "test"]) == 0
+    (tile,) = tiles(tmp_path / "grey.png", 1, 96)
+    assert len(np.unique(tile)) == 1
+
+
+def test_faces_are_shown_as_they_are_cropped(tmp_path: Path) -> None:
+    write_faces(tmp_path / "img_align_celeba", [1, 162_771])
+    command = ["data", "--source", "celeba", "--root", str(tmp_path), "--channels", "3", "--out"]
+    for split, number in (("train", 1), ("valid", 162_771)):
+        assert main([*command, str(tmp_path / "sheet.png"), "--split", split]) == 0
+        (tile,) = tiles(tmp_path / "sheet.png", 1, 128)
+        assert abs(tile - pattern(218, 178, number)[45:173, 25:153]).mean() < 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -80,6 +119,13 @@ def test_svhn_is_shown_in_colour_where_asked(root: Path, tmp_path: Path) -> None
         ("--out OUT --source svhn --root ROOT --align left", 2, "invalid choice: 'left'"),
         ("--out OUT --split extra", 1, "unknown split 'extra'"),
         ("--out OUT --download", 1, "--root DIR"),
+        ("--out OUT --source celeba", 2, "--source celeba needs --root DIR, a folder that holds CelebA's img_align"),
+        ("--out OUT --source celeba --root ROOT", 1, "img_align_celeba is missing, and so is .* or add --download"),
+        ("--out OUT --source folder", 2, "--source folder needs --root DIR, a folder that holds images"),
+        ("--out OUT --source folder --root OUT", 1, "OUT is no folder: give a folder of images"),
+        ("--out OUT --source folder --root ROOT --download", 2, "--download cannot fetch a folder of images"),
+        ("--out OUT --source folder --root ROOT --size 0 1", 2, "must be at least 1, got 0"),
+        ("--out OUT --source folder --root ROOT --split valid", 1, "unknown split 'valid'"),
         ("--out OUT/sheet.png --split test", 1, "cannot write"),
     ],
 )
