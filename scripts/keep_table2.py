@@ -9,30 +9,25 @@ pictures of the first, of the others those of digits that the first did not draw
 
 import io
 import json
-import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from keeping import DOCS, as_json, origin, read, write
 from PIL import Image, ImageSequence
 
 from fastdraw.cli.reproduce.table2 import TITLES
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation import render_claims
 from fastdraw.evaluation.table2 import read_results, render_table2
-from fastdraw.files import write_atomically
 from fastdraw.training import Run
 
-DOCS = Path(__file__).parents[1] / "docs" / "results"
 ROWS = 200  # of a run's metrics
 GIF_BYTES = 1_000_000
 DRAWN = ("strip-*.png", "attention*.png", "generation-*.gif")
 OF_DIGITS = ("strip-*.png", "generation-*.gif")
 OF_THE_MACHINE = ("root", "download")  # settings of the data
-ABSOLUTE = re.compile(r"^(~|/|[A-Za-z]:[\\/])")
 
 
 def keep_table(data: str, table: Path, target: Path) -> None:
@@ -50,15 +45,13 @@ def keep_table(data: str, table: Path, target: Path) -> None:
         settings = run.settings().model_dump(mode="json", exclude={"data": set(OF_THE_MACHINE)})
         of_run = {"model": counted.model, "seed": counted.seed, "seconds": counted.seconds, "settings": settings}
         runs.append(of_run | {"rows": thinned(run.metrics())})
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=DOCS).strip()
-    origin = {"kept_at_commit": commit, "kept_on": datetime.now(timezone.utc).date().isoformat()}
     files = {
-        f"table2-{data}.json": _json(results.model_dump(mode="json")),
+        f"table2-{data}.json": as_json(results.model_dump(mode="json")),
         f"table2-{data}.md": render_table2(results).encode(),
-        f"table2-{data}-curves.png": _read(table / "curves.png"),
-        f"table2-{data}-runs.json": _json(origin | {"runs": runs}),
+        f"table2-{data}-curves.png": read(table / "curves.png"),
+        f"table2-{data}-runs.json": as_json(origin() | {"runs": runs}),
     }
-    _write(files, target)
+    write(files, target)
 
 
 def keep_figures(data: str, figures: Mapping[str, Path], target: Path) -> None:
@@ -74,11 +67,11 @@ def keep_figures(data: str, figures: Mapping[str, Path], target: Path) -> None:
         patterns = OF_DIGITS if files else DRAWN if data == "svhn" else (*DRAWN, "reconstruction.gif")
         for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
             if path.name not in files:
-                files[path.name] = small_gif(_read(path)) if path.suffix == ".gif" else _read(path)
+                files[path.name] = small_gif(read(path)) if path.suffix == ".gif" else read(path)
     if not set.intersection(*(set(of_model["drawings"]) for of_model in claims.values())):
         raise FastdrawError(f"{', '.join(claims)} have no digits of two places or more in common: nothing to compare")
     page = f"# What the models of {TITLES[data]} draw, and when\n\n{render_claims(claims)}"
-    _write(files | {"claims.json": _json(claims), "claims.md": page.encode()}, target / f"figures-{data}")
+    write(files | {"claims.json": as_json(claims), "claims.md": page.encode()}, target / f"figures-{data}")
 
 
 def thinned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -122,7 +115,7 @@ def _animate(pages: Sequence[tuple[Image.Image, int]], every: int, colours: int)
 
 def _claims(data: str, folder: Path) -> dict[str, Any]:
     try:
-        claims = json.loads(_read(folder / "claims.json"))
+        claims = json.loads(read(folder / "claims.json"))
         source = claims["settings"]["data"]
         trained_on = source["source"]
     except (ValueError, KeyError, TypeError) as error:
@@ -132,33 +125,6 @@ def _claims(data: str, folder: Path) -> dict[str, Any]:
     for name in OF_THE_MACHINE:
         source.pop(name, None)
     return claims
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FastdrawError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _json(values: Any) -> bytes:
-    _check_paths(values)
-    # A row of metrics takes one line, so that a change of it does.
-    text = json.dumps(values, indent=1, allow_nan=False)
-    return re.sub(r"\{[^{}\[\]]*\}", lambda found: " ".join(found[0].split()), text).encode() + b"\n"
-
-
-def _check_paths(values: Any) -> None:
-    if isinstance(values, str) and ABSOLUTE.match(values):
-        raise FastdrawError(f"a path of this machine would be kept: {values}")
-    for inner in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
-        _check_paths(inner)
-
-
-def _write(files: Mapping[str, bytes], target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_atomically(target / name, content)
 
 
 def main(arguments: Sequence[str]) -> None:

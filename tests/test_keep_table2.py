@@ -24,7 +24,9 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "keep_table2.py"
 def keep():
     spec = importlib.util.spec_from_file_location("keep_table2", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        spec.loader.exec_module(module)
     return module
 
 
