@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         if name in overrides:
             raise UsageError(f"--{name.replace('_', '-')} is what tells the models apart: leave it out")
     settings = {model: resolve(preset, overrides | STAGES.get(model, {})) for model, preset in presets.items()}
-    device, data = of_vae.device, of_vae.data
+    device = of_vae.device
     batch = held_out_images(of_vae, 1, args.images)
     real = measure_images(batch.image)
     args.out.mkdir(parents=True, exist_ok=True)
