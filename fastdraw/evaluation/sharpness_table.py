@@ -115,7 +115,22 @@ class Results(Part):
         compared = [(comparison.first, comparison.second) for comparison in self.comparisons]
         if compared != expected:
             raise ValueError(f"comparisons must be {expected}, got {compared}")
+        self._check_measures()
         return self
+
+    def _check_measures(self) -> None:
+        found: dict[str, Mapping[str, Any]] = {"real": self.real}
+        for kind in KINDS:
+            for model, of_model in self.models.items():
+                found[f"{model}, {kind}"] = getattr(of_model, kind).means
+            for comparison in self.comparisons:
+                found[f"{comparison.second} - {comparison.first}, {kind}"] = getattr(comparison, kind)
+            for run in self.runs:
+                found[f"{run.model}, seed {run.seed}, {kind}"] = getattr(run, kind)
+        for name, measured in found.items():
+            expected = MEASURES if name.endswith("reconstructed") else SHARPNESS
+            if measured.keys() != expected.keys():
+                raise ValueError(f"{name} must have the measures {list(expected)}, got {list(measured)}")
 
 
 def summarise(
@@ -179,9 +194,9 @@ def render_sharpness(results: Results) -> str:
         "",
         "LPIPS is not among them, as the weights of its network do not come with any library that fastdraw needs.",
         "",
-        f"Intervals are of 95 %, over images and over {len(seeds)} training runs of each model: of reconstructions",
-        "those of a mean over runs that share their images, differences being taken image by image; of samples",
-        "Student's t of the means of the runs. Each interval stands for itself.",
+        f"Intervals are of 95 %, over images and over {len(seeds)} training runs of each model. Runs redraw the same",
+        "images, and differences are taken image by image: Student's t over images and over runs, added as squares.",
+        "Samples are each run's own: Student's t of the means of the runs. Each interval stands for itself.",
     ]
     if len(seeds) == 1:
         lines.append("**With one run of each model they are over images alone and say nothing of another run.**")

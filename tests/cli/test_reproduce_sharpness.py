@@ -8,9 +8,9 @@ import torch
 from fastdraw.cli import main
 from fastdraw.cli.arguments import UsageError
 from fastdraw.cli.reproduce import sharpness
+from fastdraw.cli.reproduce.sharpness import PRESETS, STAGES
 from fastdraw.evaluation.sharpness_table import MODELS, read_results, render_sharpness
-from fastdraw.training import Run, train
-from fastdraw.training import settings as settings_module
+from fastdraw.training import Run, resolve, train
 from fastdraw.training.checkpoint import read_checkpoint
 from tests.cli.conftest import pictures
 from tests.training.tiny import tiny
@@ -29,29 +29,7 @@ TINY = {
     "device": "cpu",
     "threads": 1,
 }
-CONV = """[model]
-kind = "vae"
-network = "conv"
-likelihood = "gaussian"
-{more}
-[data]
-source = "digits"
-"""
-PRESETS = {
-    "conv-vae-mnist": CONV.format(more=""),
-    "residual-vae-mnist": CONV.format(more="refiners = 1"),
-    "multistage-vae-mnist": CONV.format(more='refiners = 1\nlikelihood_of = "first"'),
-    "small-vae-mnist": "steps = 7",
-}
-
-
-@pytest.fixture(autouse=True)
-def _presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "presets"
-    folder.mkdir()
-    for name, text in PRESETS.items():
-        (folder / f"{name}.toml").write_text(text)
-    monkeypatch.setattr(settings_module, "PRESETS", folder)
+KINDS = [(0, "last"), (1, "last"), (1, "first"), (2, "first")]  # refiners, and what the likelihood is of, by model
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -81,12 +59,7 @@ def test_sharpness_trains_measures_and_goes_on(tmp_path: Path, capsys: pytest.Ca
     assert pictures(out) == {"curves.png", "rows.png", "stages.png", "samples.png"}
 
     settings = [Run.open(out / f"{model}-3").settings() for model in MODELS]
-    assert [(chosen.model.refiners, chosen.model.likelihood_of) for chosen in settings] == [
-        (0, "last"),
-        (1, "last"),
-        (1, "first"),
-        (2, "first"),
-    ]
+    assert [(chosen.model.refiners, chosen.model.likelihood_of) for chosen in settings] == KINDS
     assert {chosen.seed for chosen in settings} == {3}
 
     checkpoint = out / "residual-vae-3" / "checkpoint.safetensors"
@@ -100,9 +73,14 @@ def test_sharpness_trains_measures_and_goes_on(tmp_path: Path, capsys: pytest.Ca
     assert "three-stage-vae-0 has taken all its 3 steps" in capsys.readouterr().out
 
 
-def test_small_is_laid_over_the_papers_sizes(tmp_path: Path) -> None:
-    assert sharpness._preset("conv-vae", "celeba", "paper") == "conv-vae-celeba"
-    assert sharpness._preset("conv-vae", "celeba", "small") == "conv-vae-celeba+small-vae-celeba"
+@pytest.mark.parametrize("size", sharpness.SIZES)
+@pytest.mark.parametrize("data", sharpness.DATA)
+def test_every_size_of_all_data_has_its_models(data: str, size: str) -> None:
+    settings = [resolve(sharpness._preset(name, data, size), STAGES.get(m, {})) for m, name in PRESETS.items()]
+    assert [(chosen.model.refiners, chosen.model.likelihood_of) for chosen in settings] == KINDS
+    assert {chosen.data.source for chosen in settings} == {"digits" if data == "mnist" else "celeba"}
+    paper = resolve(sharpness._preset("conv-vae", data, "paper"))
+    assert (settings[0].steps < paper.steps) == (size == "small")
 
 
 @pytest.mark.parametrize(
@@ -111,11 +89,12 @@ def test_small_is_laid_over_the_papers_sizes(tmp_path: Path) -> None:
         ("--data svhn", "argument --data: invalid choice: 'svhn'"),
         ("--size huge", "argument --size: invalid choice: 'huge'"),
         ("--seeds 0 1 0", "--seeds must differ, got 0 1 0"),
-        ("--seed 1", "the claim takes several seeds: give --seeds"),
+        ("--seed 1", "--seed cannot be given: the claim takes several seeds: give --seeds"),
+        ("--data.source digits", "--data.source cannot be given: --data chooses it"),
         ("--images 0", "argument --images: must be at least 1, got 0"),
         ("--images 1", "--images must be at least 2, which an interval takes, got 1"),
-        ("--model.refiners 3", "--model.refiners is what tells the models apart: leave it out"),
-        ("--model.likelihood-of first", "--model.likelihood-of is what tells the models apart: leave it out"),
+        ("--model.refiners 3", "--model.refiners cannot be given: it tells the models apart"),
+        ("--model.likelihood-of first", "--model.likelihood-of cannot be given: it tells the models apart"),
     ],
 )
 def test_arguments_that_make_no_table(tmp_path: Path, more: str, message: str) -> None:
@@ -130,10 +109,9 @@ def test_arguments_that_make_no_table(tmp_path: Path, more: str, message: str) -
     [
         (["--root", "nowhere"], "t10k-images-idx3-ubyte is missing"),
         (["--model.likelihood", "bernoulli"], "model.refiners need model.likelihood gaussian"),
-        (["--data", "celeba"], "no preset 'conv-vae-celeba'"),
         ([], "holds a run of other settings"),
     ],
-    ids=["no-data", "bernoulli", "no-preset", "other-settings"],
+    ids=["no-data", "bernoulli", "other-settings"],
 )
 def test_what_cannot_be_reproduced_is_said_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str

@@ -22,7 +22,13 @@ PRESETS: "dict[Model, str]" = {
     "three-stage-vae": "multistage-vae",
 }
 STAGES: "dict[Model, dict[str, int]]" = {"three-stage-vae": {"model.refiners": 2}}
-APART = ("model.refiners", "model.likelihood_of")
+TAKEN = {
+    "seed": "the claim takes several seeds: give --seeds",
+    "data.source": "--data chooses it",
+    "model.refiners": "it tells the models apart",
+    "model.likelihood_of": "it tells the models apart",
+}
+PICTURES = ("rows.png", "stages.png", "samples.png")
 SHOWN = 10  # images in a row of a picture
 DESCRIPTION = """Put the claim of paper 003 into numbers: images of a VAE are less sharp than those of a residual VAE,
 and these than those of a multi-stage VAE.
@@ -80,11 +86,9 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.training.settings import fields
 
     overrides = {name: value for name, value in vars(args).items() if name in fields(of_vae)}
-    if "seed" in overrides:
-        raise UsageError("the claim takes several seeds: give --seeds")
-    for name in APART:
+    for name, reason in TAKEN.items():
         if name in overrides:
-            raise UsageError(f"--{name.replace('_', '-')} is what tells the models apart: leave it out")
+            raise UsageError(f"--{name.replace('_', '-')} cannot be given: {reason}")
     settings = {model: resolve(preset, overrides | STAGES.get(model, {})) for model, preset in presets.items()}
     device = of_vae.device
     batch = held_out_images(of_vae, 1, args.images)
@@ -115,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
             write_atomically(args.out / "sharpness.md", render_sharpness(results).encode())
     comparison_curves(curves, args.out / "curves.png")
     _write_pictures(batch.image[:SHOWN], shown, args.out)
-    print(f"wrote sharpness.md, results.json, curves.png, rows.png, stages.png and samples.png to {args.out}")
+    print(f"wrote sharpness.md, results.json, curves.png, {', '.join(PICTURES)} to {args.out}")
 
 
 def _preset(model: str, data: str, size: str) -> str:
@@ -133,12 +137,13 @@ def _write_pictures(originals: "Tensor", shown: "dict[Model, tuple[Tensor, Tenso
     from fastdraw.evaluation.sharpness_table import MODELS
 
     reconstructions = {MODELS[model]: stages[-1] for model, (stages, _) in shown.items()}
-    image_rows({"data": originals} | reconstructions, out / "rows.png")
     by_stage = {
         f"{MODELS[model]}, stage {number}": stage
         for model, (stages, _) in shown.items()
         if len(stages) > 1
         for number, stage in enumerate(stages, 1)
     }
-    image_rows({"data": originals} | by_stage, out / "stages.png")
-    image_rows({MODELS[model]: samples for model, (_, samples) in shown.items()}, out / "samples.png")
+    samples = {MODELS[model]: of_model for model, (_, of_model) in shown.items()}
+    pages = ({"data": originals} | reconstructions, {"data": originals} | by_stage, samples)
+    for name, rows in zip(PICTURES, pages, strict=True):
+        image_rows(rows, out / name)
