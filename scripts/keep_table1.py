@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keeping import DOCS, as_json, origin, read, write
+from keeping import DOCS, origin, read_file, to_json, write_files
 
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.table1 import PAPER, Results, RunLosses, read_results, render_table1
@@ -37,10 +37,10 @@ def keep_table(table: Path, target: Path) -> None:
     curves = {run.name: _by_epoch(results, run, Run.open(table / run.name)) for run in results.runs}
     files = {
         "table1.md": render_table1(results).encode(),
-        "table1/results.json": as_json(results.model_dump(mode="json")),
-        "table1/curves.json": as_json(origin() | {"columns": COLUMNS, "runs": curves}),
+        "table1/results.json": to_json(results.model_dump(mode="json")),
+        "table1/curves.json": to_json(origin() | {"columns": COLUMNS, "runs": curves}),
     }
-    write(files | {f"table1/{name}": read(table / name) for name in FIGURES}, target)
+    write_files(files | {f"table1/{name}": read_file(table / name) for name in FIGURES}, target)
 
 
 def _by_epoch(results: Results, run: RunLosses, kept: Run) -> list[list[Any]]:

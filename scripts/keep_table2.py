@@ -14,20 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keeping import DOCS, as_json, origin, read, write
+from keeping import DOCS, OF_THE_MACHINE, kept_run, origin, read_file, to_json, write_files
 from PIL import Image, ImageSequence
 
 from fastdraw.cli.reproduce.table2 import TITLES
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation import render_claims
 from fastdraw.evaluation.table2 import read_results, render_table2
-from fastdraw.training import Run
 
-ROWS = 200  # of a run's metrics
 GIF_BYTES = 1_000_000
 DRAWN = ("strip-*.png", "attention*.png", "generation-*.gif")
 OF_DIGITS = ("strip-*.png", "generation-*.gif")
-OF_THE_MACHINE = ("root", "download")  # settings of the data
 
 
 def keep_table(data: str, table: Path, target: Path) -> None:
@@ -41,17 +38,14 @@ def keep_table(data: str, table: Path, target: Path) -> None:
         raise FastdrawError(f"{table} is a table of {results.data}, not of {TITLES[data]}")
     runs = []
     for counted in results.runs:
-        run = Run.open(table / f"{counted.model}-{counted.seed}")
-        settings = run.settings().model_dump(mode="json", exclude={"data": set(OF_THE_MACHINE)})
-        of_run = {"model": counted.model, "seed": counted.seed, "seconds": counted.seconds, "settings": settings}
-        runs.append(of_run | {"rows": thinned(run.metrics())})
+        runs.append(kept_run(table / f"{counted.model}-{counted.seed}", counted.model, counted.seed, counted.seconds))
     files = {
-        f"table2-{data}.json": as_json(results.model_dump(mode="json")),
+        f"table2-{data}.json": to_json(results.model_dump(mode="json")),
         f"table2-{data}.md": render_table2(results).encode(),
-        f"table2-{data}-curves.png": read(table / "curves.png"),
-        f"table2-{data}-runs.json": as_json(origin() | {"runs": runs}),
+        f"table2-{data}-curves.png": read_file(table / "curves.png"),
+        f"table2-{data}-runs.json": to_json(origin() | {"runs": runs}),
     }
-    write(files, target)
+    write_files(files, target)
 
 
 def keep_figures(data: str, figures: Mapping[str, Path], target: Path) -> None:
@@ -67,22 +61,11 @@ def keep_figures(data: str, figures: Mapping[str, Path], target: Path) -> None:
         patterns = OF_DIGITS if files else DRAWN if data == "svhn" else (*DRAWN, "reconstruction.gif")
         for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
             if path.name not in files:
-                files[path.name] = small_gif(read(path)) if path.suffix == ".gif" else read(path)
+                files[path.name] = small_gif(read_file(path)) if path.suffix == ".gif" else read_file(path)
     if not set.intersection(*(set(of_model["drawings"]) for of_model in claims.values())):
         raise FastdrawError(f"{', '.join(claims)} have no digits of two places or more in common: nothing to compare")
     page = f"# What the models of {TITLES[data]} draw, and when\n\n{render_claims(claims)}"
-    write(files | {"claims.json": as_json(claims), "claims.md": page.encode()}, target / f"figures-{data}")
-
-
-def thinned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """At most `ROWS` of a run's rows, spread evenly over those of each split and with its last, to six digits."""
-    splits = {split: [row for row in rows if row["split"] == split] for split in ("train", "test")}
-    kept = []
-    for of_split in splits.values():
-        count = min(len(of_split), ROWS // len(splits))
-        kept += [of_split[len(of_split) * place // count - 1] for place in range(1, count + 1)]
-    short = [{name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in row.items()} for row in kept]
-    return sorted(short, key=lambda row: row["step"])
+    write_files(files | {"claims.json": to_json(claims), "claims.md": page.encode()}, target / f"figures-{data}")
 
 
 def small_gif(data: bytes, limit: int = GIF_BYTES) -> bytes:
@@ -115,7 +98,7 @@ def _animate(pages: Sequence[tuple[Image.Image, int]], every: int, colours: int)
 
 def _claims(data: str, folder: Path) -> dict[str, Any]:
     try:
-        claims = json.loads(read(folder / "claims.json"))
+        claims = json.loads(read_file(folder / "claims.json"))
         source = claims["settings"]["data"]
         trained_on = source["source"]
     except (ValueError, KeyError, TypeError) as error:

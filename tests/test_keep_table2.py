@@ -1,9 +1,7 @@
 """What is kept of a table and of figures: all that the docs show, nothing of the machine, no image of SVHN."""
 
-import importlib.util
 import io
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,19 +13,18 @@ from fastdraw.evaluation.table2 import Results, read_results, render_table2
 from fastdraw.training import Run
 from tests.evaluation.test_claims import drawn
 from tests.evaluation.test_table2 import VALUES
+from tests.scripts import load_script
 from tests.training.tiny import tiny
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "keep_table2.py"
 
 
 @pytest.fixture(scope="module")
 def keep():
-    spec = importlib.util.spec_from_file_location("keep_table2", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)
-        spec.loader.exec_module(module)
-    return module
+    return load_script("keep_table2")
+
+
+@pytest.fixture(scope="module")
+def keeping():
+    return load_script("keeping")
 
 
 def rows(steps):
@@ -69,7 +66,7 @@ def kept(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_table_is_kept_with_its_page_its_curves_and_its_runs(keep, table, tmp_path):
+def test_table_is_kept_with_its_page_its_curves_and_its_runs(keep, keeping, table, tmp_path):
     target = tmp_path / "docs"
     keep.keep_table("mnist", table, target)
 
@@ -85,7 +82,7 @@ def test_table_is_kept_with_its_page_its_curves_and_its_runs(keep, table, tmp_pa
         (counted.model, counted.seed, counted.seconds) for counted in results.runs
     ]
     assert [run["settings"]["seed"] for run in runs["runs"]] == [0, 1, 0, 1]
-    assert runs["runs"][0]["rows"] == keep.thinned(rows(500))
+    assert runs["runs"][0]["rows"] == keeping.thinned(rows(500))
 
 
 def test_no_path_of_the_machine_is_kept(keep, table, tmp_path):
@@ -107,8 +104,8 @@ def test_a_path_where_none_was_expected_is_refused(keep, table, tmp_path, path):
     assert not (tmp_path / "docs").exists()
 
 
-def test_rows_are_thinned_evenly_and_the_last_stay(keep):
-    found = keep.thinned(rows(5000))
+def test_rows_are_thinned_evenly_and_the_last_stay(keeping):
+    found = keeping.thinned(rows(5000))
     assert len(found) == 200
     trained, tested = ([row["step"] for row in found if row["split"] == split] for split in ("train", "test"))
     assert trained == list(range(50, 5001, 50))
@@ -116,8 +113,8 @@ def test_rows_are_thinned_evenly_and_the_last_stay(keep):
     assert tested[-1] == 5000
     assert found[0] == rows(5000)[5001] | {"loss": 40.3333}  # of the second measurement
     few = rows(30)
-    assert len(keep.thinned(few)) == len(few) == 31
-    assert keep.thinned([]) == []
+    assert len(keeping.thinned(few)) == len(few) == 31
+    assert keeping.thinned([]) == []
 
 
 def test_figures_are_those_of_the_first_and_what_only_others_drew(keep, tmp_path):
