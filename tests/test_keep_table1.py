@@ -1,8 +1,6 @@
 """What is kept of Table 1: all that the docs show, nothing of the machine."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,18 +9,12 @@ from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.table1 import PAPER, Results, read_results, render_table1
 from fastdraw.training import Run, resolve
 from tests.evaluation.test_table1 import VALUES, metrics, run
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "keep_table1.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def keep():
-    spec = importlib.util.spec_from_file_location("keep_table1", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)
-        spec.loader.exec_module(module)
-    return module
+    return load_script("keep_table1")
 
 
 @pytest.fixture
