@@ -176,11 +176,12 @@ def _draw_losses(axes: Axes, run: Measured) -> None:
     """Draw the loss on both splits against the epoch, and the paper's at the end, but for the first epochs' fall."""
     points = epoch_losses(run.rows, run.epoch)
     epochs = [epoch for epoch, _, _ in points]
-    losses = {"train": [train["loss"] for _, train, _ in points], "test": [test["loss"] for _, _, test in points]}
-    for (split, values), colour in zip(losses.items(), (TRAIN, TEST), strict=True):
-        axes.plot(
-            epochs, values, color=colour, label=f"{split}, mean of an epoch's batches" if split == "train" else split
-        )
+    losses = {
+        "train, mean of an epoch's logged batches": [train["loss"] for _, train, _ in points],
+        "test": [test["loss"] for _, _, test in points],
+    }
+    for (label, values), colour in zip(losses.items(), (TRAIN, TEST), strict=True):
+        axes.plot(epochs, values, color=colour, label=label)
     paper = PAPER[run.row].loss
     axes.axhline(paper, color="0.3", linestyle="--", linewidth=1, label=f"the paper's on test images, {paper:.2f}")
     late = [
