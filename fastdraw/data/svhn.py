@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastdraw.data.caches import cache_places, keep
+from fastdraw.data.decoded import MODES
 from fastdraw.data.digit_struct import Number, read_digit_struct
 from fastdraw.data.house_numbers import HEIGHT, WIDTH, Align, clip_boxes, place_digits
 from fastdraw.data.labelled import LabelledImages
@@ -22,7 +23,6 @@ SPLITS = ("train", "test", "extra")
 STRUCT = "digitStruct.mat"
 LONGEST = 4
 VERSION = 1  # of what is made of a photo; a cache of another version is made anew
-MODES = {1: "L", 3: "RGB"}  # "L" is the luma of ITU-R BT.601
 
 
 def load_svhn(
