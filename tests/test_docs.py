@@ -1,4 +1,4 @@
-"""docs/paper-000.md: whatever it names exists, and kept tables say what their counts say."""
+"""The pages of the papers: whatever they name exists, and kept tables say what their counts say."""
 
 import ast
 import re
@@ -12,8 +12,10 @@ from fastdraw.training import preset_names
 
 ROOT = Path(__file__).parents[1]
 DOCS, RESULTS = ROOT / "docs", ROOT / "docs" / "results"
-PAGE = (DOCS / "paper-000.md").read_text()
-LINKS = sorted(set(re.findall(r"\[([^\]]+)\]\(([^)#]+)\)", PAGE)))
+ROWS = {"paper-000.md": [*range(1, 37)], "paper-002-004.md": [*range(47, 53), *range(64, 74)]}
+PAGES = {name: (DOCS / name).read_text() for name in ROWS}
+TEXT = "\n".join(PAGES.values())
+LINKS = sorted(set(re.findall(r"\[([^\]]+)\]\(([^)#]+)\)", TEXT)))
 TESTS = [(text, file) for text, file in LINKS if file.startswith("../tests/")]
 
 
@@ -38,12 +40,12 @@ def test_a_linked_file_exists(file: str) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("file", sorted(set(re.findall(r"`((?:fastdraw|scripts|tests)/[\w/.-]+)`", PAGE))))
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`((?:examples|fastdraw|scripts|tests)/[\w/.-]+)`", TEXT))))
 def test_a_named_file_exists(file: str) -> None:
     assert (ROOT / file).is_file()
 
 
-@pytest.mark.parametrize(("name", "file"), sorted(set(re.findall(r"`([\w.]+)` in `([\w/.-]+\.py)`", PAGE))))
+@pytest.mark.parametrize(("name", "file"), sorted(set(re.findall(r"`([\w.]+)` in `([\w/.-]+\.py)`", TEXT))))
 def test_what_a_file_is_said_to_hold_is_there(name: str, file: str) -> None:
     """A function, a class, or Class.method."""
     body = ast.parse((ROOT / file).read_text()).body
@@ -52,16 +54,17 @@ def test_what_a_file_is_said_to_hold_is_there(name: str, file: str) -> None:
         body = found.body
 
 
-def test_every_row_is_there_once_in_order() -> None:
-    rows = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)]
-    assert rows == list(range(1, 37))
-    for row in re.findall(r"^\|.*\|$", PAGE, re.MULTILINE):
+@pytest.mark.parametrize("page", ROWS)
+def test_every_row_is_there_once_in_order(page: str) -> None:
+    rows = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGES[page], re.MULTILINE)]
+    assert rows == ROWS[page]
+    for row in re.findall(r"^\|.*\|$", PAGES[page], re.MULTILINE):
         assert row.count("|") in (4, 5), row
 
 
 def test_named_commands_and_presets_exist() -> None:
-    assert set(re.findall(r"`fastdraw ([\w-]+)", PAGE)) <= set(COMMANDS)
-    assert set(re.findall(r"--preset ([\w-]+)", PAGE)) <= set(preset_names())
+    assert set(re.findall(r"`fastdraw ([\w-]+)", TEXT)) <= set(COMMANDS)
+    assert set(re.findall(r"--preset ([\w-]+)", TEXT)) <= set(preset_names())
 
 
 def test_kept_tables_are_what_their_counts_give() -> None:
