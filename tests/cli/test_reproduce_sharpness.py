@@ -4,13 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageChops
+from torch import Tensor
 
 from fastdraw.cli import main
 from fastdraw.cli.arguments import UsageError
 from fastdraw.cli.reproduce import sharpness
 from fastdraw.cli.reproduce.sharpness import PRESETS, STAGES
+from fastdraw.evaluation.pages import GAP, MARGIN, to_tile
+from fastdraw.evaluation.sharpness import gradient_energy, high_frequency_power, redraw_stages
 from fastdraw.evaluation.sharpness_table import MODELS, read_results, render_sharpness
-from fastdraw.training import Run, resolve, train
+from fastdraw.models import Vae
+from fastdraw.training import Run, held_out_images, load_model, resolve, train
 from fastdraw.training.checkpoint import read_checkpoint
 from tests.cli.conftest import pictures
 from tests.training.tiny import tiny
@@ -39,38 +44,95 @@ def command(out: Path, *more: str) -> list[str]:
     return ["reproduce", "sharpness", "--seeds", "0", "3", "--images", "12", "--out", str(out), *settings, *more]
 
 
-def test_sharpness_trains_measures_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the command, run once."""
+    out = tmp_path_factory.mktemp("sharpness") / "out"
     assert main(command(out)) == 0
-    results = read_results(out / "results.json")
+    return out
+
+
+def trained(folder: Path) -> Vae:
+    model, _ = load_model(folder)
+    assert isinstance(model, Vae)
+    return model
+
+
+def drawn(model: Vae, count: int, seed: int) -> Tensor:
+    return model.expected(model.sample(None, None, model.noise(count, generator=torch.Generator().manual_seed(seed))))
+
+
+def test_models_of_every_seed_are_trained(reproduced: Path) -> None:
+    results = read_results(reproduced / "results.json")
     assert [(run.model, run.seed, run.steps) for run in results.runs] == [(m, s, 3) for s in (0, 3) for m in MODELS]
-    assert {model: len(of_model.stages) for model, of_model in results.models.items()} == {
-        "conv-vae": 1,
-        "residual-vae": 2,
-        "multistage-vae": 2,
-        "three-stage-vae": 3,
-    }
-    assert {estimate.samples for estimate in results.real.values()} == {12}
-    page = (out / "sharpness.md").read_text()
-    assert page == render_sharpness(results)
+    for seed in (0, 3):
+        settings = [Run.open(reproduced / f"{model}-{seed}").settings() for model in MODELS]
+        assert [(chosen.model.refiners, chosen.model.likelihood_of) for chosen in settings] == KINDS
+        assert {chosen.seed for chosen in settings} == {seed}
+
+
+def test_what_is_kept_was_measured_on_the_models(reproduced: Path) -> None:
+    results = read_results(reproduced / "results.json")
+    images = held_out_images(Run.open(reproduced / "conv-vae-0").settings(), 1, 12).image
+    assert results.real["gradient_energy"].value == pytest.approx(float(gradient_energy(images).mean()))
+    assert results.real["gradient_energy"].samples == 12
+    means: dict[str, list[float]] = {}
+    for run in results.runs:
+        model = trained(reproduced / f"{run.model}-{run.seed}")
+        *_, last = redraw_stages(model, images)
+        samples = drawn(model, 12, run.seed)
+        assert run.reconstructed["gradient_energy"] == pytest.approx(float(gradient_energy(last).mean()))
+        assert run.reconstructed["l1"] == pytest.approx(float((last - images).abs().mean()))
+        assert run.prior["high_frequency_power"] == pytest.approx(float(high_frequency_power(samples).mean()), rel=1e-4)
+        means.setdefault(run.model, []).append(run.reconstructed["gradient_energy"])
+    for name, of_model in results.models.items():
+        assert of_model.reconstructed.means["gradient_energy"].value == pytest.approx(sum(means[name]) / 2)
+        assert len(of_model.stages) == 1 + dict(zip(MODELS, KINDS, strict=True))[name][0]
+
+
+def test_page_is_rendered_from_what_is_kept(reproduced: Path) -> None:
+    page = (reproduced / "sharpness.md").read_text()
+    assert page == render_sharpness(read_results(reproduced / "results.json"))
     assert page.startswith("# How sharp images of a VAE, a residual and a multi-stage VAE are, on MNIST\n")
     for name in ("results.json", "sharpness.md"):
-        assert str(tmp_path) not in (out / name).read_text()
-    assert pictures(out) == {"curves.png", "rows.png", "stages.png", "samples.png"}
+        assert str(reproduced.parent) not in (reproduced / name).read_text()
 
-    settings = [Run.open(out / f"{model}-3").settings() for model in MODELS]
-    assert [(chosen.model.refiners, chosen.model.likelihood_of) for chosen in settings] == KINDS
-    assert {chosen.seed for chosen in settings} == {3}
 
-    checkpoint = out / "residual-vae-3" / "checkpoint.safetensors"
+def test_pictures_show_the_models_of_the_first_seed(reproduced: Path) -> None:
+    assert pictures(reproduced) == {"curves.png", *sharpness.PICTURES}
+    images = held_out_images(Run.open(reproduced / "conv-vae-0").settings(), 1, 12).image
+    models = [trained(reproduced / f"{model}-0") for model in MODELS]
+    stages = [redraw_stages(model, images) for model in models]
+    rows = {
+        "rows.png": [images, *(of_model[-1] for of_model in stages)],
+        "stages.png": [images, *(stage for of_model in stages[1:] for stage in of_model)],
+        "samples.png": [drawn(model, 12, 0) for model in models],
+    }
+    for name, shown in rows.items():
+        with Image.open(reproduced / name) as page:
+            assert page.height == 2 * MARGIN + len(shown) * (84 + GAP) - GAP
+            for place, of_row in enumerate(shown):  # the tenth image, whose tile ends at the margin
+                top, left = MARGIN + place * (84 + GAP), page.width - MARGIN - 84
+                tile = page.convert("RGB").crop((left, top, left + 84, top + 84))
+                apart = ImageChops.difference(tile, to_tile(of_row[9], 96)).getextrema()
+                assert max(most for _, most in apart) <= 1, (name, place)  # rounded in batches of other sizes
+
+
+def test_a_run_that_is_missing_is_trained_and_the_others_are_taken(
+    reproduced: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = read_results(reproduced / "results.json")
+    checkpoint = reproduced / "residual-vae-3" / "checkpoint.safetensors"
     before = read_checkpoint(checkpoint)
     checkpoint.unlink()
-    assert main(command(out)) == 0  # trains that one alone, from its start
+    assert main(command(reproduced)) == 0
     after = read_checkpoint(checkpoint)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    again = read_results(out / "results.json")
+    again = read_results(reproduced / "results.json")
     assert (again.models, again.comparisons, again.real) == (results.models, results.comparisons, results.real)
-    assert "three-stage-vae-0 has taken all its 3 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.count("has taken all its 3 steps") == 7
+    assert "residual-vae-3 has taken" not in said
 
 
 @pytest.mark.parametrize("size", sharpness.SIZES)

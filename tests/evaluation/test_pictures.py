@@ -22,13 +22,14 @@ from fastdraw.evaluation import (
     sample_grid,
 )
 from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, LINE_HEIGHT, MARGIN, set_page
-from fastdraw.evaluation.pictures import READ, WRITE, spaced_steps
+from fastdraw.evaluation.pictures import READ, WRITE, image_rows, spaced_steps
 
 T, B, L, N = 12, 3, 2, 8
 PNG = [
     ("samples", lambda path, c: sample_grid(images(c)[0], ["12", "34", "56"], path)),
     ("strip", lambda path, c: generation_strip(images(c), path)),
     ("reconstructions", lambda path, c: reconstruction_grid(images(c)[0], images(c)[1], path)),
+    ("rows", lambda path, c: image_rows({"data": images(c)[0], "model": images(c)[1]}, path)),
     ("attention", lambda path, c: attention_map(torch.rand(T, B, L).softmax(-1), B * ["12"], images(c), path)),
     ("mean-attention", lambda path, c: mean_attention({"12": torch.rand(T, B, L).softmax(-1)}, path)),
     ("curves", lambda path, c: curves(metrics(40), path)),
@@ -146,6 +147,21 @@ def test_generation_strip_shows_runs_as_rows_and_steps_as_columns(tmp_path):
         for column, step in enumerate((3, 6, 9, 12)):
             top, left = MARGIN + CAPTION_HEIGHT + run * (96 + GAP), MARGIN + column * (192 + GAP)
             np.testing.assert_array_equal(page[top : top + 96, left : left + 192], tile(frames[step - 1, run]))
+
+
+def test_image_rows_set_each_label_s_images_in_its_row(tmp_path):
+    rows = {"data": images()[0], "model": images()[1]}
+    image_rows(rows, tmp_path / "a.png")
+
+    page = pixels(tmp_path / "a.png")
+
+    assert page.shape[0] == 2 * MARGIN + 2 * 96 + GAP
+    for place, of_label in enumerate(rows.values()):
+        top, left = MARGIN + place * (96 + GAP), page.shape[1] - MARGIN - 192
+        np.testing.assert_array_equal(page[top : top + 96, left : left + 192], tile(of_label[2]))
+        left -= 192 + GAP
+        np.testing.assert_array_equal(page[top : top + 96, left : left + 192], tile(of_label[1]))
+        assert (page[top : top + 96, MARGIN : MARGIN + 30] < 128).any()  # the label
 
 
 def test_generation_gif_has_a_frame_for_each_step(tmp_path):
@@ -282,7 +298,7 @@ def test_attention_map_grows_with_the_digits(tmp_path, length):
 def drawn_axes(monkeypatch):
     """The axes of every figure that is written from now on."""
     found = []
-    monkeypatch.setattr("fastdraw.evaluation.plots._write", lambda figure, path: found.extend(figure.axes))
+    monkeypatch.setattr("fastdraw.evaluation.plots.write_figure", lambda figure, path: found.extend(figure.axes))
     return found
 
 
