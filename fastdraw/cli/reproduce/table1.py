@@ -68,9 +68,10 @@ def main(argv: Sequence[str]) -> None:
         if name in overrides:
             raise UsageError(f"--{name} cannot be given: {reason}")
     assert isinstance(chosen.model, VaeConfig)
-    if chosen.data.source != "digits" or chosen.model.likelihood != "bernoulli":
+    if chosen.data.source != "digits" or chosen.data.leave_out or chosen.model.likelihood != "bernoulli":
         raise FastdrawError(
-            "the table is of cross-entropies on digits: leave data.source and model.likelihood as they are"
+            "the table is of cross-entropies on all digits: leave data.source, data.leave_out and model.likelihood "
+            "as they are"
         )
     train, test = (load_mnist_images(chosen.data.root, split, chosen.data.download) for split in ("train", "test"))
     overrides = _of_epochs(chosen, args.epochs, len(train), len(test)) | overrides
