@@ -40,7 +40,7 @@ def test_presets_are_table_one(name: str, data: str, labels: str, curriculum: st
 def test_preset_has_its_head_and_no_default(name: str) -> None:
     lines = (PRESETS / f"{name}.toml").read_text().splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == ["# reproduces", "# expected", "# cost", "# run"]
-    settings = [line for line in lines if re.match(r"(?!kind = "vae")\w+ = ", line)]
+    settings = [line for line in lines if re.match(r'(?!kind = "vae")\w+ = ', line)]
     if name in OVERLAYS:
         preset, before = resolve(f"{OVERLAYS[name]}+{name}"), _flat(resolve(OVERLAYS[name]).model_dump())
     else:
