@@ -24,7 +24,7 @@ from fastdraw.training.distributed import Group, joined, share, unsynchronised
 from fastdraw.training.run import MetricsFile, Run
 from fastdraw.training.settings import DEVICE, Settings
 from fastdraw.training.sources import Source, held_out_source, training_source
-from fastdraw.training.state import TrainingState, learning_rate
+from fastdraw.training.state import TrainingState, learning_rate, trained_model
 
 SAMPLES = 16
 TITLES = {"nll": "NLL", "kl": "KL", "refinement": "refinement"}
@@ -111,10 +111,7 @@ def load_model(folder: Path, device: str = "cpu") -> tuple[Model, Settings]:
     settings = run.settings()
     if not run.checkpoint_path.exists():
         raise FastdrawError(f"{folder} has no checkpoint yet: go on with fastdraw resume {folder}")
-    with torch.random.fork_rng(devices=[]):
-        state = TrainingState(settings, pick_device(device))
-        state.restore(run.checkpoint_path)
-    return state.evaluated.eval(), settings
+    return trained_model(settings, run.checkpoint_path, pick_device(device)), settings
 
 
 def load_draw(folder: Path, device: str = "cpu") -> tuple[Draw, Settings]:

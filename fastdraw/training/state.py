@@ -102,6 +102,21 @@ class TrainingState:
         }
 
 
+def trained_model(settings: Settings, path: Path, device: torch.device) -> Model:
+    """The model of a checkpoint, in evaluation mode: averaged where it was; needs nothing that only its loss needs.
+
+    Raises:
+        FastdrawError: the file is missing, damaged or of other settings.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(settings.model).to(device)
+    kept = "average.module." if settings.optimiser.ema else "model."
+    tensors = _under(kept, read_checkpoint(path))
+    check_layout(path, tensors, {name: _kind(tensor) for name, tensor in model.state_dict().items()})
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
 def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
     """The rate of step number `step` (from 0) of `steps`: a line up over the warm-up, then a half cosine down to 0."""
     if step < settings.warmup:
