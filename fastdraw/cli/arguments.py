@@ -117,4 +117,4 @@ def _kind(annotation: Any) -> dict[str, Any]:
         return {"metavar": "{" + ",".join(get_args(annotation)) + "}"}
     if isinstance(annotation, types.UnionType):
         annotation = get_args(annotation)[0]
-    return {"metavar": "DIR" if annotation is Path else annotation.__name__.upper()}
+    return {"metavar": "PATH" if annotation is Path else annotation.__name__.upper()}

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from fastdraw.data.captions import WORDS, WORDS_IN_CAPTION
 from fastdraw.errors import FastdrawError
@@ -31,6 +31,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _absolute(path: Path | None) -> Path | None:
+    """The same place wherever a run is resumed from."""
+    try:
+        return path and path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{path} is in the home of a user whom this machine does not know") from None
+
+
+AbsolutePath = Annotated[Path | None, AfterValidator(_absolute)]
+
+
 class DataSettings(_Section):
     """Where the images come from, and how many digits stand in one."""
 
@@ -39,7 +50,7 @@ class DataSettings(_Section):
         description="MNIST digits in a row, house numbers, single MNIST digits, these binarised, MNIST with captions, "
         "faces, or a folder of images",
     )
-    root: Path | None = Field(
+    root: AbsolutePath = Field(
         None,
         description="folder that holds MNIST/raw/, SVHN's train/ and test/, img_align_celeba/, or images; "
         "none: the MNIST sample in the package",
@@ -51,15 +62,6 @@ class DataSettings(_Section):
         (0.25, 0.25, 0.25, 0.25), description="weights of images with 1, 2, 3 and 4 digits"
     )
     leave_out: tuple[int, ...] = Field((), description="single digits that are neither trained on nor tested on")
-
-    @field_validator("root")
-    @classmethod
-    def _absolute(cls, root: Path | None) -> Path | None:
-        # A run is resumed from any folder.
-        try:
-            return root and root.expanduser().absolute()
-        except RuntimeError:
-            raise ValueError(f"{root} is in the home of a user whom this machine does not know") from None
 
     @model_validator(mode="after")
     def _check(self) -> "DataSettings":
@@ -160,11 +162,14 @@ class CurriculumSettings(_Section):
 
 
 class RefinementSettings(_Section):
-    """What the images of the stages after the likelihood's are compared with the real ones by (paper 003, eq. 12)."""
+    """What the images of the stages after the likelihood's are compared with the real ones by (paper 003, eq. 12).
+
+    Every loss is a sum over pixels as the NLL is, though not in nats: its weight is that of one unit of it to one nat.
+    """
 
     loss: Literal["l1", "l2", "perceptual", "adversarial"] = Field("l1", description="of a multi-stage VAE's refiners")
-    weight: float = Field(1.0, gt=0, lt=1e9, description="of that loss beside NLL and KL")
-    features: Path | None = Field(
+    weight: float = Field(1.0, gt=0, lt=1e9, description="of that loss, a sum over pixels, beside NLL and KL")
+    features: AbsolutePath = Field(
         None, description="safetensors file of torchvision's VGG16 for the perceptual loss; none: torchvision's cache"
     )
 

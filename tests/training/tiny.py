@@ -26,6 +26,15 @@ TINY: dict[str, Any] = {
     "threads": 1,
 }
 
+VAE = "multistage-vae-mnist"
+TINY_VAE: dict[str, Any] = {name: value for name, value in TINY.items() if not name.startswith(("model.", "data."))} | {
+    "model.latent": 3,
+    "model.widths": (2, 3, 4),
+    "model.blocks": 2,
+    "model.refiner_width": 3,
+    "model.refiners": 2,
+}
+
 
 def tiny(**overrides: Any) -> Settings:
     """The tiny settings, some changed; a double underscore stands for the dot of a name."""
@@ -34,8 +43,22 @@ def tiny(**overrides: Any) -> Settings:
 
 def tiny_arguments(**overrides: Any) -> list[str]:
     """The same as arguments of the command line."""
+    return _arguments(TINY | overrides)
+
+
+def tiny_vae(**overrides: Any) -> Settings:
+    """A tiny multi-stage VAE with two refiners, some settings changed as in `tiny`."""
+    return resolve(VAE, TINY_VAE | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def tiny_vae_arguments(**overrides: Any) -> list[str]:
+    """The same as arguments of the command line."""
+    return ["--preset", VAE, *_arguments(TINY_VAE | overrides)]
+
+
+def _arguments(settings: dict[str, Any]) -> list[str]:
     arguments = []
-    for name, value in (TINY | overrides).items():
+    for name, value in settings.items():
         values = value if isinstance(value, tuple) else (value,)
         arguments += [f"--{name.replace('_', '-')}", *map(str, values)]
     return arguments
