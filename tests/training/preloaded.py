@@ -5,12 +5,14 @@ import functools
 import torch._dynamo  # noqa: F401 (the first optimiser of a process imports it, which takes seconds)
 from tqdm import tqdm
 
-from fastdraw.data import load_cells
+from fastdraw.data import load_cells, load_mnist_images
 from fastdraw.training import sources
 
 tqdm.get_lock()  # of this process, which outlives those that are killed
 
-cached_cells = functools.cache(load_cells)
-sources.load_cells = cached_cells
-cached_cells(None, "train", False)
-cached_cells(None, "test")
+sources.load_cells = functools.cache(load_cells)
+sources.load_cells(None, "train", False)
+sources.load_cells(None, "test", False)
+sources.load_mnist_images = functools.cache(load_mnist_images)
+sources.load_mnist_images(None, "train", False)
+sources.load_mnist_images(None, "test", False)
