@@ -40,6 +40,7 @@ def made_up(levels, models=tuple(MODELS), seeds=(0, 1, 2), likeness=None):
             coarse = {measure: values / 2 for measure, values in last.items()}
             prior = {measure: values.flip(0) for measure, values in last.items()}
             last["ms_ssim"] = likeness[model] * torch.linspace(0.7, 0.9, IMAGES).double()
+            last["ms_ssim_cut"] = last["ms_ssim"] + 0.1
             last |= {"l1": (2 - likeness[model]) * real["gradient_energy"], "l2": real["gradient_energy"]}
             stages = [last] if model == "conv-vae" else [coarse, last]
             runs.append(RunValues(model, seed, 500, 90.0, stages, prior))
@@ -140,6 +141,16 @@ def test_means_ratios_and_differences_are_those_of_the_images():
     assert cells(page, "What it costs", "l2 to the original")[2] == "not told apart, +0 (+0 to +0)"
 
 
+def test_stages_that_are_images_are_shown():
+    part = render_sharpness(made_up(RISING)).split("## What each stage makes")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([\w-]+) \| (\d) \|.*<br>([\d.]+) \(", part, re.MULTILINE)
+    assert [row[:2] for row in rows] == [
+        ("VAE", "1"),
+        ("residual", "2"),
+        *((model, stage) for model in ("multi-stage", "three-stage") for stage in "12"),
+    ]
+
+
 def test_pairing_by_image_tells_apart_what_means_do_not():
     """Images differ by a factor of four; two models by a tenth on each of them."""
     results = made_up(levels(0.7, 0.77, 0.8, 0.9))
@@ -156,7 +167,7 @@ def test_runs_of_one_seed_alone_are_compared_by_seed():
     whole = made_up(RISING)
     generator = torch.Generator().manual_seed(1)
     extra = {measure: torch.rand(IMAGES, generator=generator).double() for measure in whole.real}
-    stages = [extra | {name: torch.rand(IMAGES).double() for name in ("ms_ssim", "l1", "l2")}]
+    stages = [extra | {name: torch.rand(IMAGES).double() for name in ("ms_ssim", "ms_ssim_cut", "l1", "l2")}]
     runs = [RunValues("conv-vae", 9, 500, 90.0, stages, extra)]
     real = {measure: torch.linspace(0.04, 0.16, IMAGES).double() for measure in whole.real}
     both = [

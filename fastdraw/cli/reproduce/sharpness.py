@@ -105,10 +105,11 @@ def main(argv: Sequence[str]) -> None:
             train_or_resume(of_model.model_copy(update={"seed": seed}), out)
             rows = Run.open(out).metrics()
             trained = cast(Vae, load_model(out, device)[0])
-            stages = redraw_stages(trained, batch.image)
+            outputs = redraw_stages(trained, batch.image)
             labels, lengths = torch.zeros(args.images, 1, dtype=torch.int64), torch.ones(args.images, dtype=torch.int64)
             samples = draw_images(trained, labels, lengths, torch.Generator().manual_seed(seed))
-            shown.setdefault(model, (stages[:, :SHOWN], samples[:SHOWN]))
+            shown.setdefault(model, (outputs[:, :SHOWN], samples[:SHOWN]))
+            stages = trained.expected(outputs)
             measured = [measure_images(stage) for stage in stages]
             measured[-1] |= compare_images(stages[-1], batch.image)
             runs.append(RunValues(model, seed, of_model.steps, rows[-1]["seconds"], measured, measure_images(samples)))
@@ -136,14 +137,21 @@ def _write_pictures(originals: "Tensor", shown: "dict[Model, tuple[Tensor, Tenso
     from fastdraw.evaluation.pictures import image_rows
     from fastdraw.evaluation.sharpness_table import MODELS
 
-    reconstructions = {MODELS[model]: stages[-1] for model, (stages, _) in shown.items()}
-    by_stage = {
-        f"{MODELS[model]}, stage {number}": stage
-        for model, (stages, _) in shown.items()
-        if len(stages) > 1
-        for number, stage in enumerate(stages, 1)
-    }
+    reconstructions = {MODELS[model]: outputs[-1] for model, (outputs, _) in shown.items()}
+    by_stage = {}
+    for model, (outputs, _) in shown.items():
+        for number, stage in enumerate(outputs, 1):
+            if model == "residual-vae" and number < len(outputs):  # no loss keeps it within [0, 1]
+                by_stage[f"{MODELS[model]}, stage {number}, stretched"] = _stretched(stage)
+            elif len(outputs) > 1:
+                by_stage[f"{MODELS[model]}, stage {number}"] = stage
     samples = {MODELS[model]: of_model for model, (_, of_model) in shown.items()}
     pages = ({"data": originals} | reconstructions, {"data": originals} | by_stage, samples)
     for name, rows in zip(PICTURES, pages, strict=True):
         image_rows(rows, out / name)
+
+
+def _stretched(images: "Tensor") -> "Tensor":
+    """Images (B, C, H, W) of any values, each from its least to its greatest."""
+    least, greatest = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return (images - least) / (greatest - least)
