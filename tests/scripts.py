@@ -1,4 +1,4 @@
-"""Scripts as modules, which lie in no package."""
+"""Scripts and examples as modules, which lie in no package."""
 
 import importlib
 from pathlib import Path
@@ -7,10 +7,11 @@ from types import ModuleType
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def load_script(name: str) -> ModuleType:
+def load_script(name: str, folder: Path = SCRIPTS) -> ModuleType:
     """Import a script, and what it imports, from their folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPTS)
+        patch.syspath_prepend(folder)
         return importlib.import_module(name)

@@ -1,9 +1,7 @@
 """The examples run, at a small size, and what they print and draw is right."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -11,20 +9,11 @@ from PIL import Image
 
 from fastdraw.cli.arguments import UsageError
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from .scripts import EXAMPLES, load_script
 
 
 def test_linear_gaussian_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load("linear_gaussian").main(["--steps", "20", "--out", str(tmp_path / "deep" / "vae")])
+    load_script("linear_gaussian", EXAMPLES).main(["--steps", "20", "--out", str(tmp_path / "deep" / "vae")])
     printed = capsys.readouterr().out
     assert re.findall(r"^(\S+) +-?\d+\.\d{4} +-?\d+\.\d{4}$", printed, re.MULTILINE) == ["a", "b", "t", "c", "v", "s"]
     elbo, divergence, log_likelihood = map(float, re.findall(r"-?\d+\.\d{6}", printed))
@@ -35,20 +24,21 @@ def test_linear_gaussian_prints_and_draws(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_linear_gaussian_learns_by_samples() -> None:
-    example = load("linear_gaussian")
+    example = load_script("linear_gaussian", EXAMPLES)
     data = example.MU + example.SIGMA * torch.randn(1000, 1, dtype=torch.float64)
-    model, bounds = example.train(data, 600)
-    assert bounds.shape == (601, 2)
+    model, bounds = example.train(data, 300)
+    assert bounds.shape == (301, 2)
     assert (bounds[:, 0] < bounds[:, 1]).all()
     mean, variance = data.mean(0), data.var(correction=0).item()
     best = model.optimum(mean, variance, model.log_s.exp().item())
     reached = model.elbo(data).mean()
     assert bounds[-1, 0] == reached
-    assert 0 < best.elbo(data).mean() - reached < 0.05
-    assert bounds[0, 0] < reached - 5
+    assert 0 < best.elbo(data).mean() - reached < 0.3
+    assert bounds[-1, 1] - reached < 0.02
+    assert bounds[0, 0] < reached - 10
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--out", ""], ["--step", "5"]])
 def test_linear_gaussian_refuses(arguments: list[str]) -> None:
     with pytest.raises(UsageError, match=r"see linear_gaussian.py --help"):
-        load("linear_gaussian").main(arguments)
+        load_script("linear_gaussian", EXAMPLES).main(arguments)
