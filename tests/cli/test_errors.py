@@ -34,7 +34,7 @@ def fails(arguments: list[str], status: int, message: str, capsys: pytest.Captur
         ("train --out OUT --step 3", 2, "unrecognized arguments: --step 3"),
         ("train --out OUT --data.lengths 1 0", 2, "--data.lengths: expected 4 arguments"),
         ("train --out OUT --preset", 2, "--preset: expected one argument"),
-        ("train --out OUT --preset Demo", 1, "no preset 'Demo': expected one of aligndraw, demo, "),
+        ("train --out OUT --preset Demo", 1, "no preset 'Demo': expected one of aligndraw, conv-vae-celeba, "),
         ("train --out OUT --model.hidden 0", 1, "setting model.hidden: .*, got '0'"),
         ("train --out OUT --model.hidden x", 1, "setting model.hidden: .*, got 'x'"),
         ("train --out OUT --download", 1, "--root DIR"),
