@@ -32,7 +32,7 @@ def made(settings: Settings, refinement: nn.Module | None = None) -> tuple[Objec
     """A fresh objective, a batch and noise for it."""
     torch.manual_seed(0)
     objective = Objective(build_model(settings.model), settings, refinement)
-    batch = held_out_source(settings.data, BATCH).batch(0)
+    batch = held_out_source(settings, BATCH).batch(0)
     return objective, batch, objective.model.noise(*batch.labels.shape, torch.Generator().manual_seed(0))
 
 
