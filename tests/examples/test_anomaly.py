@@ -55,7 +55,7 @@ def test_every_picture_is_written_and_the_table_is_what_the_results_give(anomaly
 
 def test_a_digit_that_is_left_out_is_in_no_batch_of_its_run(written) -> None:
     settings = Run.open(written / "without-8").settings()
-    for source in (training_source(settings), held_out_source(settings.data, 50)):
+    for source in (training_source(settings), held_out_source(settings, 50)):
         labels = torch.cat([source.batch(index).labels for index in range(50)])
         assert set(labels.unique().tolist()) == set(range(10)) - {8}
 
