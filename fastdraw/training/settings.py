@@ -302,7 +302,7 @@ def fields(section: BaseModel) -> dict[str, Any]:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             found |= {f"{name}.{inner}": field for inner, field in fields(value).items()}
-        elif name != "kind":
+        elif name != "kind" or not isinstance(section, DrawConfig | VaeConfig):
             found[name] = field
     return found
 

@@ -153,6 +153,8 @@ def test_unknown_preset_lists_the_known(name: str) -> None:
 def test_every_setting_is_described() -> None:
     for settings in (resolve("demo"), resolve("vae-mnist")):
         assert [name for name, field in fields(settings).items() if not field.description] == []
+        assert {"curriculum.kind", "model.latent"} <= fields(settings).keys()
+        assert "model.kind" not in fields(settings)
 
 
 def test_learning_rate_rises_then_follows_half_a_cosine_to_zero() -> None:
