@@ -63,7 +63,7 @@ def load_decoded(
     places = cache_places(root, f"{name}-{size[0]}x{size[1]}-{channels}.images")
 
     def decoded() -> Iterator[bytes]:
-        return _decoded(files, partial(_decode, size=size, channels=channels, crop=crop), name)
+        return _decoded(files, partial(decode_image, size=size, channels=channels, crop=crop), name)
 
     images = _find(places, shape, key)
     if images is None:
@@ -90,8 +90,12 @@ def _decoded(files: Sequence[Path], decode: Callable[[Path], bytes], name: str) 
                 bar.update()
 
 
-def _decode(path: Path, size: tuple[int, int], channels: int, crop: Crop | None) -> bytes:
-    """The pixels (C, H, W) of a file."""
+def decode_image(path: Path, size: tuple[int, int], channels: int, crop: Crop | None = None) -> bytes:
+    """The pixels (C, H, W) of a file, as `load_decoded` makes them.
+
+    Raises:
+        FastdrawError: the file cannot be read or is no whole image.
+    """
     try:
         with Image.open(path, formats=FORMATS) as file:
             if crop is None:

@@ -1,9 +1,14 @@
-"""Any folder of images as a data set."""
+"""Any folder of images as a data set, and single images by their names."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from fastdraw.data.decoded import load_decoded
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdraw.data.decoded import decode_image, load_decoded
 from fastdraw.data.labelled import LabelledImages
 from fastdraw.errors import FastdrawError
 
@@ -42,6 +47,30 @@ def load_image_folder(root: Path, split: str, size: tuple[int, int], channels: i
             raise FastdrawError(f"{root} holds one image: at least 2 are needed, one of them to test on")
         files = [path for place, path in enumerate(files) if (place % HELD_OUT == 0) == (split == "test")]
     return load_decoded(root, f"folder-{split}", files, size, channels)
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Files in the order in which they are named, and in the place of a folder the images in it, sorted by name.
+
+    Raises:
+        FastdrawError: there is no such path, or no image in a folder.
+    """
+    found = []
+    for path in paths:
+        if not path.is_file() and not path.is_dir():
+            raise FastdrawError(f"{path} is missing, or is no file: expected an image, or a folder of images")
+        found += _images_in(path) if path.is_dir() else [path]
+    return found
+
+
+def read_images(files: Sequence[Path], size: tuple[int, int], channels: int) -> Tensor:
+    """Images (N, C, H, W) uint8 of N >= 1 files, brought to height and width as `load_decoded` does.
+
+    Raises:
+        FastdrawError: a file cannot be read or is no whole image.
+    """
+    pixels = np.stack([np.frombuffer(decode_image(path, size, channels), np.uint8) for path in files])
+    return torch.from_numpy(pixels.reshape(len(files), channels, *size))
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -44,7 +44,7 @@ def load_one(path: Path, size: tuple[int, int] = SIZE, channels: int = 3) -> np.
 
 
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded, "_decode", lambda *_, **__: pytest.fail("was read anew"))
+    monkeypatch.setattr(decoded, "decode_image", lambda *_, **__: pytest.fail("was read anew"))
 
 
 def in_folder(folder: Path) -> list[str]:

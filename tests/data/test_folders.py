@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from fastdraw.data.folders import load_image_folder
+from fastdraw.data.folders import image_files, load_image_folder, read_images
 from fastdraw.data.labelled import LabelledImages
 from fastdraw.errors import FastdrawError
-from tests.data.photos import shade, write_photo
+from tests.data.photos import pattern, shade, write_photo
 
 
 def numbers(images: LabelledImages) -> list[int]:
@@ -132,3 +133,38 @@ def test_a_sub_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: 
 
     with pytest.raises(FastdrawError, match="a cannot be read: Permission denied"):
         load_image_folder(tmp_path, "train", (4, 6))
+
+
+def test_named_files_keep_their_order_and_a_folder_stands_for_its_images(tmp_path: Path) -> None:
+    for number, name in enumerate(("z.png", "a/2.png", "a/1.png", "scan.data")):
+        write_photo(tmp_path / "of.png", number)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "of.png").rename(tmp_path / name)
+    files = image_files([tmp_path / "z.png", tmp_path / "a", tmp_path / "scan.data"])
+
+    assert [str(path.relative_to(tmp_path)) for path in files] == ["z.png", "a/1.png", "a/2.png", "scan.data"]
+    images = read_images(files, (4, 6), 3)
+    assert images[:, :, 0, 0].tolist() == [list(shade(number)) for number in (0, 2, 1, 3)]
+    assert images.amax((2, 3)).equal(images.amin((2, 3)))
+
+
+def test_a_file_read_by_its_name_is_what_it_is_in_a_folder(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(pattern(30, 20, number)).save(tmp_path / f"{number}.png")
+
+    for channels in (1, 3):
+        expected = load_image_folder(tmp_path, "test", (9, 7), channels).images
+        assert read_images([tmp_path / "0.png"], (9, 7), channels).equal(expected)
+
+
+def test_a_named_image_that_is_not_there_or_not_whole_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("none.png", "pipe.png"):
+        with pytest.raises(FastdrawError, match=f"{name} is missing, or is no file: expected an image, or a folder"):
+            image_files([tmp_path / name])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FastdrawError, match="empty holds no image"):
+        image_files([tmp_path / "empty"])
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(FastdrawError, match=r"text.png is no image in one of PNG, JPEG"):
+        read_images(image_files([tmp_path / "text.png"]), (4, 6), 1)
