@@ -13,6 +13,20 @@ from fastdraw.evaluation.classifier import (
     train_classifier,
 )
 from fastdraw.evaluation.importance import ImportanceBound, bounds_by_image, importance_weighted_bound
+from fastdraw.evaluation.latent import (
+    active_units,
+    code_variance,
+    codes_between,
+    decode,
+    decode_stages,
+    embed,
+    interpolate,
+    kl_by_dimension,
+    largest_dimensions,
+    places_of_codes,
+    traverse,
+    traverse_plane,
+)
 from fastdraw.evaluation.pictures import (
     generation_gif,
     generation_strip,
@@ -20,7 +34,13 @@ from fastdraw.evaluation.pictures import (
     reconstruction_grid,
     sample_grid,
 )
-from fastdraw.evaluation.plots import attention_map, comparison_curves, curves, kl_by_step, mean_attention
+from fastdraw.evaluation.plots import (
+    attention_map,
+    comparison_curves,
+    curves,
+    kl_by_step,
+    mean_attention,
+)
 from fastdraw.evaluation.reader import Accuracy, accuracy, read_digits, reader_accuracy, train_reader
 
 __all__ = [
@@ -29,20 +49,30 @@ __all__ = [
     "ImportanceBound",
     "SequenceAccuracy",
     "accuracy",
+    "active_units",
     "attention_map",
     "augment",
     "bounds_by_image",
+    "code_variance",
+    "codes_between",
     "comparison_curves",
     "curves",
+    "decode",
+    "decode_stages",
     "drawing_claims",
+    "embed",
     "generation_gif",
     "generation_strip",
     "image_claims",
     "importance_weighted_bound",
+    "interpolate",
+    "kl_by_dimension",
     "kl_by_step",
+    "largest_dimensions",
     "load_classifier",
     "mean_attention",
     "measure_classifier",
+    "places_of_codes",
     "read_digits",
     "read_sequences",
     "reader_accuracy",
@@ -54,4 +84,6 @@ __all__ = [
     "sequence_accuracy",
     "train_classifier",
     "train_reader",
+    "traverse",
+    "traverse_plane",
 ]

@@ -10,7 +10,6 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 REACH = 5.0  # of the papers' sweeps of z, in standard deviations of the prior
@@ -31,6 +30,8 @@ def grid(side: int, reach: float = REACH) -> Tensor:
 
 def tsne(codes: Tensor, seed: int = 0) -> Tensor:
     """Two numbers for each of codes (N, Z), N >= 4, that keep neighbours together (van der Maaten and Hinton 2008)."""
+    from sklearn.manifold import TSNE  # takes a second to import
+
     perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
     method = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     return torch.from_numpy(method.fit_transform(codes.numpy()))

@@ -43,9 +43,13 @@ def image_losses(model: Vae, images: Tensor, chunk: int = CHUNK) -> Losses:
         image = part.to(model.device).float() / 255
         nll = model(image, None, None, of_part).nll
         mu, log_sigma = model.posterior(image)
-        kl = ops.gaussian_kl(mu.reshape(-1, 1), log_sigma.reshape(-1, 1)).view_as(mu)
-        parts.append(Losses(nll.cpu(), kl.cpu(), mu.cpu()))
+        parts.append(Losses(nll.cpu(), kl_by_number(mu, log_sigma).cpu(), mu.cpu()))
     return Losses(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def kl_by_number(mu: Tensor, log_sigma: Tensor) -> Tensor:
+    """KL(N(mu, sigma^2) || N(0, 1)) of every number, in nats and in the shape of both."""
+    return ops.gaussian_kl(mu.reshape(-1, 1), log_sigma.reshape(-1, 1)).view_as(mu)
 
 
 def average(values: Tensor) -> Average:

@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fastdraw.evaluation.kept import Part, read_kept, settings_rows, table_head, table_row
+from fastdraw.evaluation.latent import ACTIVE, active_units
 from fastdraw.evaluation.losses import Losses, average
 
 CLOSE = 0.03  # of the paper's figure
-ACTIVE = 0.01  # variance of a number's mu over images (Burda et al. 2016)
 MEASURES = {"bce": "BCE", "kl": "KL", "loss": "BCE + beta KL"}
 SOURCE = "Xue, Variational Autoencoder for Image Generation, Table 1"
 
@@ -74,7 +74,7 @@ class RunLosses(Part):
         seed, epochs, steps, seconds: of its training.
         test, train: losses on the whole of both splits.
         kl_by_dimension: on the test split, the mean of each number of z in nats.
-        active: how many numbers of z have a mu whose variance over the test images is above `ACTIVE`.
+        active: how many numbers of z are active units on the test images.
     """
 
     latent: int = Field(ge=1)
@@ -152,7 +152,7 @@ def run_losses(
         test=split_losses(test, row.beta),
         train=split_losses(train, row.beta),
         kl_by_dimension=test.kl.double().mean(0).tolist(),
-        active=int((test.mu.var(0) > ACTIVE).sum()),
+        active=active_units(test.mu[None]),
     )
 
 
