@@ -1,16 +1,20 @@
-"""Parts of figures that show what a VAE's z holds: images on a grid of z, and where images of each label lie.
+"""What shows what codes hold: images on a grid of z, where images of each label lie, and a figure of that.
 
 Ten labels are more than colours alone can tell apart, so that a label is also written where its images lie.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
+
+from fastdraw.evaluation.plots import write_figure
 
 REACH = 5.0  # of the papers' sweeps of z, in standard deviations of the prior
 BINS = 100
@@ -50,6 +54,30 @@ def draw_tiles(axes: Axes, images: Tensor, columns: int) -> None:
     axes.set_yticks([])
 
 
+def embedding_plot(places: Tensor, labels: Tensor | None, path: Path, of: str = "z") -> None:
+    """Write where codes lie: on a line as histograms, one for each label, in a plane as points in the labels' colours.
+
+    Args:
+        places (N, 1) or (N, 2): of the codes.
+        labels (N,): int64, 0 to 9; None: one histogram, or one colour.
+        of: what the axes show.
+    """
+    flat = places.shape[1] == 2
+    figure = Figure((7, 7) if flat else (8, 4), layout="constrained")
+    axes = figure.subplots()
+    kinds = torch.zeros(len(places), dtype=torch.int64) if labels is None else labels
+    if flat:
+        draw_scatter(axes, places, kinds, named=labels is not None)
+        axes.invert_yaxis()  # as on a plane of images
+    else:
+        draw_histogram(axes, places[:, 0], kinds)
+    axes.set(title=f"codes of {len(places)} images", xlabel=f"{of}, first number" if flat else of)
+    axes.set_ylabel(f"{of}, second number" if flat else "label")
+    if not flat and labels is None:
+        axes.set(ylabel="images", yticks=[])
+    write_figure(figure, path)
+
+
 def draw_histogram(axes: Axes, values: Tensor, labels: Tensor) -> None:
     """Draw how values (N,) are distributed, a row for each of labels (N,), all on one scale."""
     edges = np.linspace(float(values.min()), float(values.max()), BINS + 1)
@@ -64,12 +92,13 @@ def draw_histogram(axes: Axes, values: Tensor, labels: Tensor) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_scatter(axes: Axes, points: Tensor, labels: Tensor) -> None:
-    """Draw points (N, 2) in the colours of their labels (N,), each label written in the middle of its points."""
+def draw_scatter(axes: Axes, points: Tensor, labels: Tensor, named: bool = True) -> None:
+    """Draw points (N, 2) in the colours of their labels (N,), each label, if named, written amid its points."""
+    size = min(max(12_000 / len(points), 3), 12)
     for kind in labels.unique().tolist():
         chosen = points[labels == kind]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=3, color=_colour(kind), alpha=0.5, linewidths=0)
-    for kind in labels.unique().tolist():
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=size, color=_colour(kind), alpha=0.5, linewidths=0)
+    for kind in labels.unique().tolist() if named else ():
         x, y = points[labels == kind].median(0).values.tolist()
         outline = [withStroke(linewidth=3, foreground="white")]
         axes.text(x, y, str(kind), ha="center", va="center", fontsize=13, weight="bold", path_effects=outline)

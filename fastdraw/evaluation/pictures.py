@@ -1,4 +1,4 @@
-"""Pictures of drawn images: sample grids, generation strips, reconstructions, and animated canvases.
+"""Pictures of drawn images: sample grids, generation strips, reconstructions, ways between codes, animated canvases.
 
 Images are float tensors in [0, 1] with one channel (grey) or three (RGB). Every function writes one file, whole or not
 at all.
@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from fastdraw.reference.filterbank import window_geometry
 
 TILE_HEIGHT = 96
 GIF_TILE_HEIGHT = 128
+SHEET_HEIGHT = 1120
 STEP_MS, LAST_STEP_MS = 120, 2500
 # Orange and sky blue, told from every grey and from each other by all kinds of colour vision.
 WRITE, READ = (230, 159, 0), (86, 180, 233)
@@ -44,11 +46,74 @@ def generation_strip(frames: Tensor, path: Path, columns: int = 10, captions: Se
 
 def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
     """Write originals (B, C, H, W), each above its reconstruction of the same shape."""
-    above, below = ([to_tile(image, TILE_HEIGHT) for image in images] for images in (originals, reconstructions))
-    columns = _columns(len(above), above[0].width, 2 * above[0].height)
-    pairs = zip(_rows(above, columns), _rows(below, columns), strict=True)
-    rows = [row for pair in pairs for row in pair]
-    _write_png(set_page(rows, labels=["data", "model"] * (len(rows) // 2)), path)
+    stage_grid(originals, [reconstructions], path)
+
+
+def stage_grid(originals: Tensor | None, stages: Sequence[Tensor], path: Path) -> None:
+    """Write what each stage of a model makes of every image (B, C, H, W), below the original where there is one."""
+    names = {1: ["model"], 2: ["coarse", "fine"]}.get(len(stages), [f"stage {n}" for n in range(1, len(stages) + 1)])
+    shown = stages if originals is None else [originals, *stages]
+    tiles = [[to_tile(image, TILE_HEIGHT) for image in images] for images in shown]
+    columns = _columns(len(tiles[0]), tiles[0][0].width, len(tiles) * tiles[0][0].height)
+    groups = list(zip(*(_rows(row, columns) for row in tiles), strict=True))
+    labels = ["data"] * (len(shown) - len(stages)) + names
+    _write_png(set_page([row for group in groups for row in group], labels=labels * len(groups)), path)
+
+
+def interpolation_grid(first: Tensor, images: Tensor, last: Tensor, path: Path) -> None:
+    """Write a row for each way between two images: first and last (B, C, H, W) at its ends, images (S, B, C, H, W)."""
+    shares = [f"{step / (len(images) - 1):.2f}" for step in range(len(images))]
+    rows = [
+        [to_tile(image, TILE_HEIGHT) for image in (first[row], *images[:, row], last[row])] for row in range(len(first))
+    ]
+    _write_png(set_page(rows, [["data", *shares, "data"]]), path)
+
+
+def interpolation_gif(first: Tensor, images: Tensor, last: Tensor, path: Path) -> None:
+    """Write an animation of ways between images, there and back again; arguments as of `interpolation_grid`."""
+    ends = [[to_tile(image, GIF_TILE_HEIGHT) for image in end] for end in (first, last)]
+    columns = 3 * _columns(len(first), 3 * ends[0][0].width, ends[0][0].height)
+    pages = []
+    for step in images:
+        middle = [to_tile(image, GIF_TILE_HEIGHT) for image in step]
+        tiles = [tile for row in zip(ends[0], middle, ends[1], strict=True) for tile in row]
+        heads = [["data", "model", "data"] * (min(columns, len(tiles)) // 3)]
+        pages.append(set_page(_rows(tiles, columns), heads))
+    _write_gif(pages + pages[-2::-1], path)
+
+
+def traversal_grid(
+    images: Tensor, values: Sequence[float], labels: Sequence[str], own: Sequence[float], path: Path
+) -> None:
+    """Write images (D, V, C, H, W) as a row for each number of a code, under the values that it takes.
+
+    Args:
+        values: V of them.
+        labels: one on the left of each row.
+        own: for each row, the value that the number has in the code; the image of the nearest one is framed.
+    """
+    rows = []
+    for of_row, value in zip(images, own, strict=True):
+        rows.append([to_tile(image, TILE_HEIGHT) for image in of_row])
+        tile = min(zip(values, rows[-1], strict=True), key=lambda pair: abs(pair[0] - value))[1]
+        ImageDraw.Draw(tile).rectangle((0, 0, tile.width - 1, tile.height - 1), outline=WRITE, width=3)
+    heads = [[f"{value:.3g}" for value in values]]
+    _write_png(set_page(rows, heads, labels, legend={"nearest to the code as it was": WRITE}), path)
+
+
+def traversal_line(images: Tensor, values: Sequence[float], path: Path) -> None:
+    """Write images (V, C, H, W) of codes of one number, row by row, with its first and its last value."""
+    tiles = [to_tile(image, TILE_HEIGHT) for image in images]
+    footer = f"z from {values[0]:.3g} at the top left to {values[-1]:.3g} at the bottom right"
+    _write_png(set_page(_rows(tiles, round(math.sqrt(len(tiles)))), footer=footer), path)
+
+
+def traversal_plane(images: Tensor, values: Sequence[float], path: Path) -> None:
+    """Write images (V, V, C, H, W) of codes of two numbers without gaps; the first number grows to the right."""
+    sheet = torch.cat([torch.cat(list(row), dim=2) for row in images], dim=1)
+    reach = f"{values[0]:.3g} to {values[-1]:.3g}"
+    footer = f"first number of z from {reach}, left to right; second from {reach}, top to bottom"
+    _write_png(set_page([[to_tile(sheet, SHEET_HEIGHT)]], footer=footer), path)
 
 
 def image_rows(rows: Mapping[str, Tensor], path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Plots: the bound against training steps, and KL and attention against drawing steps.
+"""Plots: the bound against training steps, KL and attention against drawing steps, KL by number of z.
 
 Colours are of Okabe and Ito's palette and the cividis map, which all kinds of colour vision tell apart.
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ TRAIN, TEST = "#0072B2", "#D55E00"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 PANELS = {"loss": "negative bound", "nll": "reconstruction, $-\\log p(x|z)$", "kl": "KL of posterior from prior"}
 MAX_POINTS = 100
+MAX_TICKS = 24
+FEWEST_BARS = 12  # that a figure has room for, so that few are not too wide
 
 
 def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -97,6 +100,32 @@ def kl_by_step(kls: Mapping[int, Sequence[float]], path: Path) -> None:
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    write_figure(figure, path)
+
+
+def kl_bars(kls: Mapping[int, Sequence[float]], active: Mapping[int, int], path: Path) -> None:
+    """Write the KL of every number of z, the largest first, with bars for each number of labels.
+
+    Args:
+        kls: under a number of labels, the mean KL of every number in nats.
+        active: under the same, how many of them are active units.
+    """
+    figure = Figure((8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    total = np.sum(list(kls.values()), axis=0)
+    order = np.argsort(-total, kind="stable")
+    width = 0.8 / len(kls)
+    for place, ((length, kl), colour) in enumerate(zip(kls.items(), COLOURS, strict=False)):
+        of = f"{length} label{'s' * (length > 1)}, " if len(kls) > 1 else ""
+        label = f"{of}{sum(kl):.1f} nats in all, {active[length]} of {len(kl)} units active"
+        axes.bar(np.arange(len(kl)) + place * width, np.asarray(kl)[order], width, color=colour, label=label)
+    shown = np.arange(0, len(order), math.ceil(len(order) / MAX_TICKS))
+    axes.set_xticks(shown, [str(order[place]) for place in shown])
+    axes.set_xlim(-1, max(len(order), FEWEST_BARS))
+    axes.set_title("KL of posterior from prior", loc="left")
+    axes.set(xlabel="number of z, the most KL first", ylabel="nats per image")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     write_figure(figure, path)
 
 
