@@ -4,12 +4,13 @@ from fastdraw.training.bound import Bound, measure_bound
 from fastdraw.training.loop import load_draw, load_model, resume, train, train_or_resume
 from fastdraw.training.run import Run
 from fastdraw.training.settings import Settings, preset_names, resolve
-from fastdraw.training.sources import held_out_images, held_out_source
+from fastdraw.training.sources import held_out_at, held_out_images, held_out_source
 
 __all__ = [
     "Bound",
     "Run",
     "Settings",
+    "held_out_at",
     "held_out_images",
     "held_out_source",
     "load_draw",

@@ -95,6 +95,22 @@ def held_out_images(settings: Settings, length: int, count: int) -> Batch:
     return Batch(numbers.images[chosen] / 255, numbers.labels[chosen, :length], numbers.lengths[chosen])
 
 
+def held_out_at(settings: Settings, length: int, numbers: Sequence[int]) -> Batch:
+    """The images with these numbers, from 0, among those of the test split that have `length` labels.
+
+    Raises:
+        FastdrawError: as `held_out_images`, or there are fewer images.
+    """
+    data = settings.data
+    if data.source in ("mnist", "captions"):
+        source = _open(settings, "test")(data.alone(length).lengths, 1, TEST_SEED)
+        return Batch(*(torch.cat(parts) for parts in zip(*map(source.batch, numbers), strict=True)))
+    images = held_out_images(settings, length, max(numbers) + 1)
+    if max(numbers) >= len(images.image):
+        raise FastdrawError(f"no test image {max(numbers)}: there are {len(images.image)} of this kind, from 0")
+    return Batch(*(tensor[list(numbers)] for tensor in images))
+
+
 def _open(settings: Settings, split: str) -> Callable[[Sequence[float], int, int], Source]:
     """Read a split once; the result makes streams of it from weights of lengths, a batch size and a seed."""
     data = settings.data

@@ -11,7 +11,7 @@ from fastdraw.data import load_faces, load_mnist_images
 from fastdraw.data.captions import decode
 from fastdraw.data.mnist import RAW
 from fastdraw.errors import FastdrawError
-from fastdraw.training import Settings, held_out_images, held_out_source
+from fastdraw.training import Settings, held_out_at, held_out_images, held_out_source
 from fastdraw.training.sources import training_source
 from tests.data.photos import shade, write_faces, write_photo
 from tests.data.svhn import write_svhn
@@ -231,3 +231,32 @@ def test_pictures_need_a_folder(source: str, message: str) -> None:
     for opened in (training_source, lambda settings: held_out_images(settings, 1, 2)):
         with pytest.raises(FastdrawError, match=message):
             opened(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "length"),
+    [({}, 2), (CAPTIONS, 12), (DIGITS, 1), (SQUARE, 1)],
+    ids=["mnist", "captions", "digits", "binarised"],
+)
+def test_a_test_image_is_the_same_whichever_are_asked_for_beside_it(changes: dict[str, Any], length: int) -> None:
+    settings = tiny(**changes)
+    many = held_out_at(settings, length, [4, 0, 4, 7])
+    assert many.labels.shape == (4, length)
+    assert many.lengths.tolist() == 4 * [length]
+    assert len({image.numpy().tobytes() for image in many.image}) == 3
+    for place, number in enumerate((4, 0, 4, 7)):
+        alone = held_out_at(settings, length, [number])
+        for part, of_many in zip(alone, many, strict=True):
+            assert torch.equal(part[0], of_many[place])
+
+
+def test_a_test_image_by_number_is_among_those_of_its_split(svhn: Path, folder: Path) -> None:
+    settings = house_numbers(svhn, data__lengths=(1, 1, 0, 0))
+    assert torch.equal(held_out_at(settings, 1, [4]).image, held_out_images(settings, 1, 5).image[4:])
+    with pytest.raises(FastdrawError, match="no test image 5: there are 5 of this kind, from 0"):
+        held_out_at(settings, 1, [5])
+    with pytest.raises(FastdrawError, match="no test image 3: there are 3 of this kind, from 0"):
+        held_out_at(settings, 2, [0, 3])
+    of_folder = pictures("folder", folder)
+    every = held_out_images(of_folder, 1, 100).image
+    assert torch.equal(held_out_at(of_folder, 1, [1, 0]).image, every[[1, 0]])
