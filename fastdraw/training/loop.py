@@ -21,6 +21,7 @@ from fastdraw.models import Draw, Model
 from fastdraw.training.bound import mean_terms, measure_terms, noise_for, repeat
 from fastdraw.training.checkpoint import read_checkpoint, write_checkpoint
 from fastdraw.training.distributed import Group, joined, share, unsynchronised
+from fastdraw.training.export import CONFIG, load_saved
 from fastdraw.training.run import MetricsFile, Run
 from fastdraw.training.settings import DEVICE, Settings
 from fastdraw.training.sources import Source, held_out_source, training_source
@@ -102,11 +103,16 @@ def train_or_resume(settings: Settings, folder: Path) -> None:
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[Model, Settings]:
-    """Load the model of a run, in evaluation mode, with the averaged weights where the run keeps them.
+    """Load the model of a run, or one that `save_model` wrote, in evaluation mode.
+
+    Of a run that keeps averaged weights, it is these.
 
     Raises:
         FastdrawError: no run, no checkpoint yet, or a checkpoint that is damaged or of other settings.
     """
+    run = Run(folder)
+    if not run.settings_path.exists() and (folder / CONFIG).is_file():
+        return load_saved(folder, pick_device(device))
     run = Run.open(folder)
     settings = run.settings()
     if not run.checkpoint_path.exists():

@@ -108,10 +108,18 @@ def trained_model(settings: Settings, path: Path, device: torch.device) -> Model
     Raises:
         FastdrawError: the file is missing, damaged or of other settings.
     """
+    kept = "average.module." if settings.optimiser.ema else "model."
+    return model_of(settings, _under(kept, read_checkpoint(path)), path, device)
+
+
+def model_of(settings: Settings, tensors: dict[str, Tensor], path: Path, device: torch.device) -> Model:
+    """The model of settings with the tensors that were read from `path`, in evaluation mode.
+
+    Raises:
+        FastdrawError: the tensors are of another model.
+    """
     with torch.random.fork_rng(devices=[]):
         model = build_model(settings.model).to(device)
-    kept = "average.module." if settings.optimiser.ema else "model."
-    tensors = _under(kept, read_checkpoint(path))
     check_layout(path, tensors, {name: _kind(tensor) for name, tensor in model.state_dict().items()})
     model.load_state_dict(tensors)
     return model.eval()
