@@ -13,9 +13,13 @@ COMMANDS = {
     "train": "train a model by a preset or by settings",
     "resume": "go on with a run that was stopped",
     "sample": "draw digits with a trained model",
-    "reconstruct": "show test images beside what the model makes of them",
+    "reconstruct": "show test images or your own beside what the model makes of them",
+    "interpolate": "show the way from one image to another",
+    "embed": "write the codes of images to a file, and show where they lie",
+    "traverse": "show what each number of a code does to an image",
     "figures": "make the figures of the seqDRAW paper, and measure what it claims about them",
     "evaluate": "measure the test bound and how well the drawn digits can be read",
+    "export": "write the model of a run alone, to be kept or passed on",
     "train-classifier": "train the network that judges drawn digit sequences",
     "demo": "train on the digits in this package, draw and test, in a few minutes",
     "data": "show what a model is trained on, prepared as it is for training",
@@ -35,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_text(argv)
         parser = Parser(
             prog="fastdraw",
-            description="Recurrent attention models that draw digits.",
+            description="Recurrent attention models and variational auto-encoders that draw images.",
             epilog="commands:\n" + "\n".join(f"  {name:17} {text}" for name, text in COMMANDS.items()),
         )
         parser.add_argument(

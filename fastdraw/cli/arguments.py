@@ -2,7 +2,7 @@
 
 import argparse
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
@@ -64,7 +64,7 @@ def parse_settings_arguments(
 
 def run_argument(parser: Parser) -> None:
     """Add the folder of a run."""
-    parser.add_argument("run", metavar="RUN", type=folder, help="the --out folder of fastdraw train or fastdraw demo")
+    parser.add_argument("run", metavar="RUN", type=folder, help="the --out folder of fastdraw train, demo or export")
 
 
 def root_argument(parser: Parser) -> None:
@@ -90,6 +90,18 @@ def count(text: str) -> int:
     if number >= 2**31:
         raise argparse.ArgumentTypeError(f"must be less than 2^31, got {number}")
     return number
+
+
+def within(least: int, most: int) -> Callable[[str], int]:
+    """A parser of numbers from least to most."""
+
+    def whole(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must lie in {least}..{most}, got {number}")
+        return number
+
+    return whole
 
 
 def folder(text: str) -> Path:

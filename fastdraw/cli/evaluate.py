@@ -10,7 +10,7 @@ from fastdraw.errors import FastdrawError
 
 if TYPE_CHECKING:
     from fastdraw.data import Batch
-    from fastdraw.models import Model
+    from fastdraw.models import Model, Vae
     from fastdraw.models.classifier import DigitClassifier
     from fastdraw.training import Settings
     from fastdraw.training.settings import DataSettings
@@ -25,8 +25,9 @@ def main(argv: Sequence[str]) -> None:
         prog="fastdraw evaluate",
         description="Measure the test bound and, where a model is told digits, how many drawn images are read as\n"
         "asked; print both as JSON and write them to RUN/evaluation.json, and the KL of every step to\n"
-        "RUN/kl_by_step.png.",
-        epilog="example:\n  fastdraw evaluate runs/seqdraw --images 1000",
+        "RUN/kl_by_step.png, or of a VAE that of every number of z to RUN/kl_by_dimension.png.",
+        epilog="examples:\n  fastdraw evaluate runs/seqdraw --images 1000\n"
+        "  fastdraw evaluate runs/vae --importance 50",
     )
     run_argument(parser)
     parser.add_argument(
@@ -49,8 +50,9 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
 
     from fastdraw.cli.drawing import told
-    from fastdraw.evaluation import kl_by_step, load_classifier
+    from fastdraw.evaluation import kl_bars, kl_by_step, load_classifier
     from fastdraw.files import write_atomically
+    from fastdraw.models import Vae
     from fastdraw.training import load_model
     from fastdraw.training.loop import pick_device
 
@@ -66,8 +68,13 @@ def main(argv: Sequence[str]) -> None:
     text = json.dumps(report, indent=2)
     print(text)
     write_atomically(args.run / "evaluation.json", f"{text}\n".encode())
-    kls = {length: bound["kl_by_step"] for length, bound in report["test"]["by_length"].items()}
-    kl_by_step(kls, args.run / "kl_by_step.png")
+    bounds = report["test"]["by_length"]
+    if isinstance(model, Vae):
+        kls = {length: bound["kl_by_dimension"] for length, bound in bounds.items()}
+        active = {length: bound["active_units"] for length, bound in bounds.items()}
+        kl_bars(kls, active, args.run / "kl_by_dimension.png")
+    else:
+        kl_by_step({length: bound["kl_by_step"] for length, bound in bounds.items()}, args.run / "kl_by_step.png")
 
 
 def measure(
@@ -84,10 +91,10 @@ def measure(
         samples: of z for each image in the importance-weighted bound; 0 leaves it out.
     Returns:
         test: nll, kl and bound in nats per image, each length weighted as in training, and so for each length alone,
-        there with the KL of every step and the importance-weighted bound; accuracy, where a model is told digits that
-        lie in slots: for each length, how many drawn images are read as asked in all digits, with a Wilson 95 %
-        interval; reader: the reader's accuracy on held-out real digits; classifier: what it reads right, by length;
-        settings; versions.
+        there with the KL of every step, or of a VAE what `_of_vae` finds, and with the importance-weighted bound;
+        accuracy, where a model is told digits that lie in slots: for each length, how many drawn images are read as
+        asked in all digits, with a Wilson 95 % interval; reader: the reader's accuracy on held-out real digits;
+        classifier: what it reads right, by length; settings; versions.
     """
     import torch
 
@@ -95,6 +102,7 @@ def measure(
     from fastdraw.cli.drawing import told
     from fastdraw.data import Batch
     from fastdraw.evaluation import importance_weighted_bound
+    from fastdraw.models import Vae
     from fastdraw.training import held_out_images
     from fastdraw.training.bound import measure_by_step
 
@@ -104,7 +112,8 @@ def measure(
     for length, tests in real.items():
         batches = [Batch(*part) for part in zip(*(tensor.split(BATCH) for tensor in tests), strict=True)]
         nll, kls = measure_by_step(model, batches)
-        bounds[length] = {"nll": nll, "kl": sum(kls), "bound": nll + sum(kls), "kl_by_step": kls}
+        bounds[length] = {"nll": nll, "kl": sum(kls), "bound": nll + sum(kls)}
+        bounds[length] |= _of_vae(model, settings, batches) if isinstance(model, Vae) else {"kl_by_step": kls}
         if samples:
             weighted = importance_weighted_bound(model, batches, samples)
             bounds[length]["importance_weighted"] = weighted._asdict() | {"samples": samples}
@@ -124,6 +133,33 @@ def measure(
             "python": platform.python_version(),
         },
     }
+
+
+def _of_vae(model: "Vae", settings: "Settings", batches: "list[Batch]") -> dict[str, Any]:
+    """The KL of every number of z, the active units, and what training minimises: loss, refinement where there is one.
+
+    Those two are left out where a network compares images, as a finished model comes without it.
+    """
+    import torch
+
+    from fastdraw.evaluation import active_units, embed, kl_by_dimension
+    from fastdraw.training.bound import noise_for
+    from fastdraw.training.objective import Objective
+
+    codes = torch.cat([embed(model, batch) for batch in batches], dim=1)
+    found = {"kl_by_dimension": kl_by_dimension(model, batches).tolist(), "active_units": active_units(codes)}
+    refined = model.config.refiners and model.config.likelihood_of == "first"
+    if refined and settings.refinement.loss not in ("l1", "l2"):
+        return found
+    objective, generator = Objective(model, settings), torch.Generator().manual_seed(SEED)
+    sums = torch.zeros(len(objective.names), dtype=torch.float64)
+    for batch in batches:
+        noise = noise_for(model, batch.labels, generator)
+        with torch.no_grad():
+            terms = objective(*(tensor.to(noise.device) for tensor in batch), noise)
+        sums += len(batch.image) * terms.double().cpu()
+    terms = objective.named((sums / codes.shape[1]).tolist())
+    return found | {name: terms[name] for name in terms if name not in ("nll", "kl")}
 
 
 def _check_classifier(classifier: "DigitClassifier", settings: "Settings") -> None:

@@ -3,36 +3,49 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastdraw.cli.arguments import Parser, count, device_argument, folder, root_argument, run_argument, seed_argument
+from fastdraw.cli.arguments import Parser, device_argument, folder, root_argument, run_argument, seed_argument, within
+from fastdraw.cli.images import check_own_images, own_images, own_images_arguments
 
 
 def main(argv: Sequence[str]) -> None:
-    """Encode test images, draw them again, and write both to reconstructions.png."""
+    """Encode images, draw them again, and write both to reconstructions.png."""
     parser = Parser(
         prog="fastdraw reconstruct",
-        description="Encode test images, draw them again, and write both to reconstructions.png.",
-        epilog="example:\n  fastdraw reconstruct runs/seqdraw --count 16",
+        description="Encode test images or your own, draw them again, and write both to reconstructions.png; of a VAE\n"
+        "with several stages every stage.",
+        epilog="examples:\n  fastdraw reconstruct runs/seqdraw --count 16\n"
+        "  fastdraw reconstruct runs/vae --images scans --invert",
     )
     run_argument(parser)
-    parser.add_argument("--count", metavar="INT", type=count, default=16, help="images (default: %(default)s)")
+    own_images_arguments(parser)
+    parser.add_argument(
+        "--count", metavar="INT", type=within(1, 10_000), default=16, help="images at most (default: %(default)s)"
+    )
     seed_argument(parser)
     parser.add_argument("--out", metavar="DIR", type=folder, help="folder for the picture (default: RUN)")
     root_argument(parser)
     device_argument(parser)
     args = parser.parse_args(argv)
+    check_own_images(args)
 
     import torch
 
-    from fastdraw.evaluation import reconstruction_grid
+    from fastdraw.evaluation import stage_grid
+    from fastdraw.models import Vae
     from fastdraw.training import held_out_source, load_model
+    from fastdraw.training.bound import noise_for
 
     model, settings = load_model(args.run, args.device)
-    batch = held_out_source(settings.at(args.root), args.count).mixed_batch(0)
-    noise = model.noise(args.count, batch.labels.shape[1], torch.Generator().manual_seed(args.seed))
+    if args.images is None:
+        batch = held_out_source(settings.at(args.root), args.count).mixed_batch(0)
+    else:
+        batch = own_images(args, settings, args.count).batch
+    noise = noise_for(model, batch.labels, torch.Generator().manual_seed(args.seed))
     with torch.no_grad():
-        canvas = model(*(tensor.to(noise.device) for tensor in batch), noise).canvas
+        output = model(*(tensor.to(noise.device) for tensor in batch), noise)
+    stages = output.stages if isinstance(model, Vae) else [output.canvas]
 
     out: Path = args.out or args.run
     out.mkdir(parents=True, exist_ok=True)
-    reconstruction_grid(batch.image, canvas.sigmoid().cpu(), out / "reconstructions.png")
+    stage_grid(batch.image, [model.expected(stage).cpu() for stage in stages], out / "reconstructions.png")
     print(f"wrote {out / 'reconstructions.png'}")

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   fastdraw sample runs/seqdraw --digits 157 --count 8 --out pictures
   fastdraw sample runs/aligndraw --caption "the digit 7 is at the top left of the image ."
-  fastdraw sample runs/draw --count 40"""
+  fastdraw sample runs/vae --count 40"""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Draw images and write samples.png, strip.png, generation.gif, attention.png and the run's curves.png."""
+    """Draw images and write them, the steps or stages that lead to them, and the run's curves."""
     parser = Parser(
         prog="fastdraw sample",
-        description="Draw images with a trained model: samples.png, strip.png, generation.gif and, where it attends\n"
-        "to what it is told, attention.png; and how its loss fell: curves.png.",
+        description="Draw images with a trained model: samples.png; of DRAW how they came about: strip.png,\n"
+        "generation.gif and, where it attends to what it is told, attention.png; of a VAE with several stages what\n"
+        "each made of them: stages.png; and how the loss fell: curves.png.",
         epilog=EXAMPLES,
     )
     run_argument(parser)
@@ -43,8 +44,7 @@ def main(argv: Sequence[str]) -> None:
     import torch
 
     from fastdraw.cli.drawing import wish_for
-    from fastdraw.evaluation import curves, sample_grid
-    from fastdraw.evaluation.judging import draw_images
+    from fastdraw.evaluation import curves, decode_stages, sample_grid, stage_grid
     from fastdraw.models import Draw
     from fastdraw.training import Run, load_model
 
@@ -56,11 +56,12 @@ def main(argv: Sequence[str]) -> None:
     if isinstance(model, Draw):
         _draw_steps(model, labels, wish, args.seed, out)
     else:
-        lengths = torch.full((args.count,), labels.shape[1])
-        images = draw_images(model, labels, lengths, torch.Generator().manual_seed(args.seed))
-        sample_grid(images, [], out / "samples.png")
-    rows = Run.open(args.run).metrics()
-    if rows:  # none where a run was stopped before its first
+        stages = decode_stages(model, model.noise(args.count, generator=torch.Generator().manual_seed(args.seed)))
+        sample_grid(stages[-1], [], out / "samples.png")
+        if len(stages) > 1:
+            stage_grid(None, stages, out / "stages.png")
+    rows = Run(args.run).metrics()
+    if rows:  # none where a run was stopped before its first, or its model was exported
         curves(rows, out / "curves.png")
     print(f"wrote the pictures to {out}")
 
