@@ -334,6 +334,25 @@ def test_an_exported_model_is_the_runs(
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
+def test_a_model_of_a_folder_of_colour_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, run, model, out = (tmp_path / name for name in ("photos", "run", "model", "out"))
+    for number in range(24):
+        write_photo(photos / ("test" if number < 12 else "train") / f"{number:02}.png", number)
+    sizes = {"model.height": 9, "model.width": 12, "model.channels": 3, "data.channels": 3}
+    changes = sizes | {"data.source": "folder", "root": photos, "model.likelihood": "gaussian"}
+    run_command("train", *vae(4, **changes), "--out", run)
+    for command in ("reconstruct", "interpolate", "embed", "traverse"):
+        run_command(command, run, "--out", out)
+    names = {"reconstructions.png", "interpolation.png", "interpolation.gif", "embedding.png", "traversal.png"}
+    assert pictures(out) == names
+    run_command("evaluate", run, "--images", "12")
+    run_command("export", run, "--out", model)
+    fails(["embed", str(model)], 1, "data.source folder needs a folder: .* as --root DIR", capsys)
+    run_command("embed", model, "--root", photos, "--out", tmp_path / "again")
+    first, again = ((folder / "embedding.npz").read_bytes() for folder in (out, tmp_path / "again"))
+    assert first == again
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
