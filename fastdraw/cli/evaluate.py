@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     bounds = report["test"]["by_length"]
     if isinstance(model, Vae):
         kls = {length: bound["kl_by_dimension"] for length, bound in bounds.items()}
-        active = {length: bound["active_units"] for length, bound in bounds.items()}
+        active = {length: bound["active_units"] for length, bound in bounds.items() if "active_units" in bound}
         kl_bars(kls, active, args.run / "kl_by_dimension.png")
     else:
         kl_by_step({length: bound["kl_by_step"] for length, bound in bounds.items()}, args.run / "kl_by_step.png")
@@ -138,7 +138,8 @@ def measure(
 def _of_vae(model: "Vae", settings: "Settings", batches: "list[Batch]") -> dict[str, Any]:
     """The KL of every number of z, the active units, and what training minimises: loss, refinement where there is one.
 
-    Those two are left out where a network compares images, as a finished model comes without it.
+    Active units take at least two images. The other two are left out where a network compares images, as a finished
+    model comes without it.
     """
     import torch
 
@@ -147,7 +148,9 @@ def _of_vae(model: "Vae", settings: "Settings", batches: "list[Batch]") -> dict[
     from fastdraw.training.objective import Objective
 
     codes = torch.cat([embed(model, batch) for batch in batches], dim=1)
-    found = {"kl_by_dimension": kl_by_dimension(model, batches).tolist(), "active_units": active_units(codes)}
+    found: dict[str, Any] = {"kl_by_dimension": kl_by_dimension(model, batches).tolist()}
+    if codes.shape[1] > 1:  # units are active by a variance over images
+        found["active_units"] = active_units(codes)
     refined = model.config.refiners and model.config.likelihood_of == "first"
     if refined and settings.refinement.loss not in ("l1", "l2"):
         return found

@@ -108,7 +108,7 @@ def kl_bars(kls: Mapping[int, Sequence[float]], active: Mapping[int, int], path:
 
     Args:
         kls: under a number of labels, the mean KL of every number in nats.
-        active: under the same, how many of them are active units.
+        active: under the same, how many of them are active units, where that is known.
     """
     figure = Figure((8, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -117,7 +117,9 @@ def kl_bars(kls: Mapping[int, Sequence[float]], active: Mapping[int, int], path:
     width = 0.8 / len(kls)
     for place, ((length, kl), colour) in enumerate(zip(kls.items(), COLOURS, strict=False)):
         of = f"{length} label{'s' * (length > 1)}, " if len(kls) > 1 else ""
-        label = f"{of}{sum(kl):.1f} nats in all, {active[length]} of {len(kl)} units active"
+        label = f"{of}{sum(kl):.1f} nats in all"
+        if length in active:
+            label += f", {active[length]} of {len(kl)} units active"
         axes.bar(np.arange(len(kl)) + place * width, np.asarray(kl)[order], width, color=colour, label=label)
     shown = np.arange(0, len(order), math.ceil(len(order) / MAX_TICKS))
     axes.set_xticks(shown, [str(order[place]) for place in shown])

@@ -88,4 +88,6 @@ def test_a_model_of_own_images_is_measured_and_shown_also_on_others(
         assert main(["evaluate", str(runs[kind]), *place, "--images", "2"]) == 0
         report = json.loads((runs[kind] / "evaluation.json").read_text())
         assert list(report["test"]["by_length"]) == ["1"]
+        # One image has no variance by which a unit could be active.
+        assert ("active_units" in report["test"]["by_length"]["1"]) == (kind == "vae" and images > 1)
         assert report["settings"]["data"]["root"] == str(root or runs[kind].parent / "photos")
