@@ -464,7 +464,7 @@ def shown(settings: Settings) -> dict[str, Any]:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except FastdrawError as error:
+    except (FastdrawError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on from here")

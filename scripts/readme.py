@@ -1,4 +1,4 @@
-"""Fill the tables and figures of README.md and docs/paper-000.md from what was measured: `python scripts/readme.py`.
+"""Fill the tables and figures of README.md and of pages in docs from what was measured: `python scripts/readme.py`.
 
 A block stands between <!-- name --> and <!-- /name -->.
 """
@@ -149,6 +149,11 @@ def reached_block(results: Path) -> str:
     return "\n".join(lines)
 
 
+def _example(name: str) -> str:
+    """The table that an example wrote beside its pictures."""
+    return (ROOT / "docs" / "results" / name / "table.md").read_text().rstrip("\n")
+
+
 PAGES = {
     "README.md": {
         "demo": _demo,
@@ -158,6 +163,7 @@ PAGES = {
         "table2": lambda: table2_block(ROOT / "docs" / "results"),
     },
     "docs/paper-000.md": {"reached": lambda: reached_block(ROOT / "docs" / "results")},
+    "docs/examples.md": {"anomaly": lambda: _example("anomaly"), "compression": lambda: _example("compression")},
 }
 
 

@@ -15,7 +15,7 @@ DOCS, RESULTS = ROOT / "docs", ROOT / "docs" / "results"
 ROWS = {
     "paper-000.md": [*range(1, 37)],
     "paper-001.md": [*range(37, 47)],
-    "paper-002-004.md": [*range(47, 53), *range(64, 74)],
+    "paper-002-004.md": [*range(47, 53), *range(64, 76)],
     "paper-003.md": [*range(53, 64)],
 }
 PAGES = {name: (DOCS / name).read_text() for name in ROWS}

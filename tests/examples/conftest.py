@@ -10,7 +10,8 @@ import pytest
 from fastdraw.data.mnist import RAW, load_mnist
 from tests.data.test_mnist import idx
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 NOISE = 9
 
 

@@ -17,7 +17,7 @@ from fastdraw.evaluation.intervals import roc_area
 from fastdraw.models import Vae, VaeConfig
 from fastdraw.training import Run
 from fastdraw.training.sources import held_out_source, training_source
-from tests.examples.conftest import EXAMPLES, NOISE
+from tests.examples.conftest import EXAMPLES, NOISE, ROOT
 
 SMALL = ["--steps", "3", "--samples", "2", "--threads", "1", "--device", "cpu"]
 PICTURES = ("roc.png", "scores.png", "extremes.png")
@@ -152,3 +152,34 @@ def test_a_mistake_ends_a_script_with_one_line(name, monkeypatch) -> None:
     monkeypatch.setattr("sys.argv", [f"{name}.py", "--images", "none"])
     with pytest.raises(SystemExit, match=rf"^error: .*; see {name}.py --help$"):
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
+def test_the_kept_table_is_what_its_results_give(anomaly) -> None:
+    kept = ROOT / "docs" / "results" / "anomaly"
+    results = json.loads((kept / "results.json").read_text())
+    assert (kept / "table.md").read_text() == anomaly.table(results)
+    assert list(results["without"]) == [str(digit) for digit in range(10)]
+    for name in PICTURES:
+        assert (kept / name).exists()
+
+
+def test_what_the_page_says_of_the_kept_figures_holds() -> None:
+    results = json.loads((ROOT / "docs" / "results" / "anomaly" / "results.json").read_text())
+    areas = {digit: run["areas"] for digit, run in results["without"].items()}
+    value = {name: {digit: of_digit[name]["value"] for digit, of_digit in areas.items()} for name in areas["1"]}
+    # The 1 passes for normal, in every score, and there is least ink in it.
+    assert all(area["high"] < 0.5 for area in areas["1"].values())
+    assert areas["1"]["bound"]["high"] < 0.15
+    assert min(value["ink"], key=value["ink"].get) == "1"
+    assert areas["9"]["bound"]["low"] < 0.5 < areas["9"]["bound"]["high"]
+    order = sorted(value["bound"], key=value["bound"].get, reverse=True)
+    assert (set(order[:2]), set(order[2:7]), order[7:]) == ({"0", "2"}, {"8", "6", "5", "3", "4"}, ["7", "9", "1"])
+    assert max(value["kl"].values()) < 0.7
+    for digit, of_digit in areas.items():
+        assert of_digit["nll"]["value"] == pytest.approx(of_digit["bound"]["value"], abs=0.02)
+        assert of_digit["importance"]["value"] <= of_digit["bound"]["value"]
+        assert of_digit["excess"]["value"] >= of_digit["bound"]["value"]
+        assert (of_digit["pca"]["high"] < of_digit["bound"]["low"]) == (digit not in "179")
+    assert areas["1"]["pca"]["low"] > areas["1"]["bound"]["high"]
+    gains = {digit: value["excess"][digit] - value["bound"][digit] for digit in areas}
+    assert max(gains, key=gains.get) == "1"

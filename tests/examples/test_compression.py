@@ -15,7 +15,7 @@ from fastdraw import ops
 from fastdraw.errors import FastdrawError
 from fastdraw.models import Vae, VaeConfig
 from fastdraw.training import train
-from tests.examples.conftest import load
+from tests.examples.conftest import ROOT, load
 from tests.training.tiny import tiny
 
 SMALL = ["--images", "60", "--threads", "1", "--device", "cpu"]
@@ -213,3 +213,31 @@ def test_runs_of_another_model_are_refused(compression, tmp_path) -> None:
     train(tiny(steps=1), tmp_path / "n64-beta1")
     with pytest.raises(FastdrawError, match=r"n64-beta1 is no run of a VAE on single digits: give runs of the preset"):
         compression.main(["--runs", str(tmp_path), "--out", str(tmp_path / "out"), *SMALL])
+
+
+def test_the_kept_table_is_what_its_results_give(compression) -> None:
+    kept = ROOT / "docs" / "results" / "compression"
+    results = json.loads((kept / "results.json").read_text())
+    assert (kept / "table.md").read_text() == compression.table(results)
+    for name in ("rate_distortion.png", "reconstructions.png"):
+        assert (kept / name).exists()
+
+
+def test_what_the_page_says_of_the_kept_figures_holds(compression) -> None:
+    results = json.loads((ROOT / "docs" / "results" / "compression" / "results.json").read_text())
+    vaes = results["vae"]
+    assert [point["beta"] for point in vaes] == list(compression.BETAS)[: len(vaes)]
+    assert {point["steps"] for point in vaes} == {70_313}
+    coded = [compression.as_noisy_as_sampling(point) for point in vaes]
+    for point, coder in zip((point["sampled"] for point in vaes), coded, strict=True):
+        assert point["bits"] < coder["bits"] < point["bits"] + 8
+        assert point["psnr"] - 0.6 < coder["psnr"] < point["psnr"]
+    pca, sheet, files = results["lossy"].values()
+    for coder in coded:
+        assert all(point["psnr"] < coder["psnr"] for point in pca if point["bits"] < 2 * coder["bits"])
+    alike = min(coded, key=lambda point: abs(point["psnr"] - sheet[0]["psnr"]))
+    assert abs(alike["psnr"] - sheet[0]["psnr"]) < 0.2
+    assert sheet[0]["bits"] > 4 * alike["bits"]
+    assert files[0]["bits"] > 2 * 8 * 50 + sheet[0]["bits"]
+    assert max(point["psnr"] for of_model in vaes for point in of_model["coded"]) < 25
+    assert results["lossless"]["zlib, all together"] < sheet[-2]["bits"] < sheet[-1]["bits"]
