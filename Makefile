@@ -16,7 +16,7 @@ demo: install
 install: $(INSTALLED)
 
 # torch comes first: the extension is then built against it, with no second copy of torch for the build.
-$(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
+$(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fastdraw needs Python 3.10 or newer: make PYTHON=python3.12 demo")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip 'setuptools>=77' wheel ninja
@@ -26,6 +26,7 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
 test: install lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(PARALLEL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.emulation tests/ops tests/kernels $(PARALLEL)
 	FASTDRAW_BACKEND=triton TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ops tests/kernels $(PARALLEL)
 
 # Python brings neither libasan nor, at that point, the C++ library that it looks into; what Python leaks is its own.
@@ -40,7 +41,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*/*.cpp csrc/*/*/*.h
 
 bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-only

@@ -170,8 +170,8 @@ def sources(*patterns: str) -> list[str]:
 
 extension = (CUDAExtension if CONFIG["cuda"] else CppExtension)(
     "fastdraw._C",
-    sources("*.cpp", "cpu/*.cpp", *(["cuda/*.cpp", "cuda/*.cu"] if CONFIG["cuda"] else [])),
-    depends=sources("*.h", "cpu/*.h", "cuda/*.cuh", "cuda/*.h"),
+    sources("*.cpp", "cpu/*.cpp", *(["cuda/bindings/*.cpp", "cuda/*.cu"] if CONFIG["cuda"] else [])),
+    depends=sources("*.h", "cpu/*.h", "cuda/*.h", "cuda/bindings/*.h"),
     include_dirs=[str(Path("csrc").resolve())],
     define_macros=[*DEFINES, *([("USE_CUDA", None)] if CONFIG["cuda"] else [])],
     # Error messages name the source file, which is not to tell where it was built.

@@ -1,9 +1,8 @@
 // The schema of every native op. All are functional and take tensors of any strides; the kernels are registered per
 // device in cpu/ and cuda/, and what they may assume about their arguments has been checked in fastdraw/ops.
-#include <torch/csrc/stable/library.h>
-
 #include <string>
 
+#include "library.h"
 #include "weights.h"
 
 namespace {
@@ -25,7 +24,7 @@ std::string gradients(const std::string& others) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY(fastdraw, m) {
+FASTDRAW_LIBRARY(m) {
   m.def(
       "gaussian_filterbank(Tensor window, int n, int height, int width, bool per_axis, float eps)"
       " -> (Tensor, Tensor, Tensor)");

@@ -10,14 +10,16 @@ from .kernels import reason
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 
-# In order of preference. Triton on the CPU is its interpreter, made for tests, so it has to be asked for.
-PREFERENCE = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
+# In order of preference. Triton's interpreter and the emulation of CUDA kernels are made for tests, so they have to be
+# asked for.
+PREFERENCE = {"cuda": ("triton", "cuda", "reference"), "cpu": ("cpu", "reference")}
 
 # What was asked for, the latest last: threads may leave their blocks in any order.
 _forced: list[str] = [name for name in [os.environ.get("FASTDRAW_BACKEND")] if name]
 
 # Facts of the installation, found once; torch.compile then sees constants.
 extension_refusal = extension.load()
+emulated = extension.load_emulation()
 cuda_refusal = None if extension.has_cuda() else "the extension was built without CUDA"
 
 
@@ -88,6 +90,8 @@ def refusal(
         if device == "cpu" and dtype == "bfloat16":
             return "Triton's interpreter rounds bfloat16 toward zero"
         return _triton_refusal(device, index)
+    if name == "cuda" and device == "cpu" and emulated:
+        return None
     if device != name:
         return f"the tensors are on {device}"
     if extension_refusal is not None:

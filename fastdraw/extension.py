@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ def load() -> str | None:
             f"and this is torch {torch.__version__}: build it again, `pip install --no-build-isolation -e .`"
         )
     return None
+
+
+@functools.cache
+def load_emulation() -> bool:
+    """Load the CUDA kernels as compiled for the host, for tests, if FASTDRAW_EMULATED names their library."""
+    path = os.environ.get("FASTDRAW_EMULATED")
+    if path:
+        torch.ops.load_library(path)
+    return bool(path)
 
 
 def has_cuda() -> bool:

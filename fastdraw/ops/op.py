@@ -16,7 +16,11 @@ from torch.autograd import Function
 
 from .. import dispatch
 
-NAMESPACES = {"cpu": "fastdraw", "cuda": "fastdraw", "triton": "fastdraw_triton"}
+NAMESPACES = {
+    "cpu": "fastdraw",
+    "cuda": "fastdraw_emulated" if dispatch.emulated else "fastdraw",
+    "triton": "fastdraw_triton",
+}
 _TRITON = torch.library.Library("fastdraw_triton", "DEF")
 
 Gradients = tuple[Tensor | None, ...]

@@ -1,6 +1,6 @@
-"""The LSTM kernels, called without the op layer: on a GPU as they are, else in Triton's interpreter and on the host.
+"""The LSTM kernels, called without the op layer: on a GPU as they are, else in Triton's interpreter or emulated.
 
-`make test` runs this file with TRITON_INTERPRET=1.
+`make test` runs this file with TRITON_INTERPRET=1 and with FASTDRAW_EMULATED.
 """
 
 import os
@@ -8,16 +8,15 @@ import os
 import pytest
 import torch
 
-from fastdraw import reference
+from fastdraw import dispatch, reference
 from fastdraw.kernels import lstm
-from fastdraw.kernels.compile import nvcc
+from fastdraw.ops.op import NAMESPACES
 
 from ..ops.checking import FLOAT64_FACTOR, assert_accurate, max_error
-from .cuda_on_host import lstm_launchers
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-FLOORS = ["triton", "cuda-on-host"] if INTERPRETED else ["triton", "cuda"]
+DEVICE = "cpu" if INTERPRETED or dispatch.emulated else "cuda"
+FLOORS = [*(["cuda"] if dispatch.emulated or not INTERPRETED else []), *(["triton"] if not dispatch.emulated else [])]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # Around the 512 samples of a one-unit tile and the 8 x 64 of a wide one; 400 is paper 000's size.
 SIZES = [(0, 5), (1, 1), (511, 1), (512, 1), (513, 1), (7, 64), (8, 63), (9, 65), (3, 129), (5, 400)]
@@ -25,28 +24,21 @@ SIZES = [(0, 5), (1, 1), (511, 1), (512, 1), (513, 1), (7, 64), (8, 63), (9, 65)
 STEP_SIZES = [(0, 3, 5), (3, 0, 5), (1, 1, 1), (31, 64, 15), (32, 63, 16), (33, 65, 17), (5, 528, 400)]
 INF, NAN = float("inf"), float("nan")
 
-if not INTERPRETED:
+OF_TRITON = pytest.mark.skipif("triton" not in FLOORS, reason="a kernel of Triton's alone")
+if DEVICE == "cuda":
     pytestmark = [
         pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, and no TRITON_INTERPRET=1"),
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, and neither kind of emulation"),
     ]
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("cuda-on-host")
-
-
 @pytest.fixture(params=FLOORS)
-def launch(request, folder):
+def launch(request):
     """The pair (forward, backward) of a floor."""
     if request.param == "triton":
         return lstm.lstm_gates, lstm.lstm_gates_bwd
-    if request.param == "cuda-on-host":
-        if nvcc() is None:
-            pytest.skip("no CUDA toolkit, whose headers the kernels include")
-        return lstm_launchers(folder)
-    return torch.ops.fastdraw.lstm_gates, torch.ops.fastdraw.lstm_gates_bwd
+    library = getattr(torch.ops, NAMESPACES["cuda"])
+    return library.lstm_gates, library.lstm_gates_bwd
 
 
 def inputs(B, U, dtype, scale=2.0):
@@ -161,7 +153,7 @@ def test_lstm_gates_infinite_and_nan_gates(launch):
     torch.testing.assert_close(launch[0](gates, c), reference.lstm_gates(gates, c), equal_nan=True)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="too large for the interpreter")
+@pytest.mark.skipif(DEVICE == "cpu", reason="too large for emulation")
 def test_lstm_gates_beyond_32_bit_offsets(launch):
     U = 1024
     B = 2**31 // (4 * U) + 1  # the last row starts at element 2^31 of gates and dgates
@@ -211,6 +203,7 @@ def assert_step_close(*arguments):
 
 
 # The interpreter multiplies the bits of bfloat16 as if they were integers.
+@OF_TRITON
 @pytest.mark.parametrize(
     "dtype",
     [dtype for dtype in DTYPES if not INTERPRETED or dtype != torch.bfloat16],
@@ -221,6 +214,7 @@ def test_lstm_step_matches_reference(size, dtype):
     assert_step_close(*step_inputs(*size, dtype))
 
 
+@OF_TRITON
 def test_lstm_step_transposed_and_repeated_inputs():
     dh, dc_next, input, h, c, *weights = step_inputs(9, 33, 12, torch.float32)
     one_row = [x[:1].expand_as(x) for x in (dh, input)]
@@ -228,6 +222,7 @@ def test_lstm_step_transposed_and_repeated_inputs():
     assert_step_close(one_row[0], dc_next, one_row[1], *columns)
 
 
+@OF_TRITON
 def test_lstm_step_writes_gates_only_for_a_backward_pass():
     tensors = step_inputs(3, 5, 7, torch.float16)[2:]
     *expected, gates = lstm.lstm_step(*tensors, True)
@@ -238,6 +233,7 @@ def test_lstm_step_writes_gates_only_for_a_backward_pass():
     assert all(map(torch.equal, actual, expected))
 
 
+@OF_TRITON
 def test_lstm_step_leaves_out_what_is_not_needed():
     dh, dc_next, *tensors = step_inputs(3, 5, 7, torch.float32)
     gates = lstm.lstm_step(*tensors, True)[2]
@@ -248,6 +244,7 @@ def test_lstm_step_leaves_out_what_is_not_needed():
         assert [dx.numel() > 0 for dx in found] == needs
 
 
+@OF_TRITON
 def test_bits_of_a_step_do_not_depend_on_the_batch():
     input, h, c, *weights = step_inputs(70, 33, 17, torch.float32)[2:]
     all_rows = lstm.lstm_step(input, h, c, *weights, True)
@@ -256,6 +253,7 @@ def test_bits_of_a_step_do_not_depend_on_the_batch():
         assert all(torch.equal(y[:B], rows) for y, rows in zip(all_rows, first_rows, strict=True))
 
 
+@OF_TRITON
 def test_nan_stays_in_its_sample():
     for place in range(3):
         tensors = step_inputs(4, 5, 7, torch.float32)[2:]
@@ -266,6 +264,7 @@ def test_nan_stays_in_its_sample():
         assert torch.equal(c_next[[0, 2, 3]], expected[[0, 2, 3]])
 
 
+@OF_TRITON
 def test_tf32_only_where_torch_allows_it(monkeypatch):
     launches = []
 
@@ -285,7 +284,8 @@ def test_tf32_only_where_torch_allows_it(monkeypatch):
     assert launches == ["ieee", "tf32"]
 
 
-@pytest.mark.skipif(INTERPRETED, reason="too large for the interpreter")
+@OF_TRITON
+@pytest.mark.skipif(DEVICE == "cpu", reason="too large for emulation")
 def test_lstm_step_beyond_32_bit_offsets():
     U = 1024
     B = 2**31 // (4 * U) + 1  # the last row starts at element 2^31 of the gates that are kept

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from fastdraw import reference
+from fastdraw import dispatch, reference
 
+from ..emulation import in_reverse
 from .cases import DTYPES, SMALL, Case, Draw, Inputs, Run, every_case, every_run
 from .checking import Arguments, assert_matches_reference, float_tensors, run, threads
 from .generated import given, st
@@ -108,6 +109,16 @@ def test_strides_do_not_matter(run: Run, case: Case, dtype: torch.dtype, layout:
 def test_runs_are_equal_bit_for_bit(run: Run, case: Case, dtype: torch.dtype) -> None:
     expected = _run(run, case.inputs(dtype, run.device))
     actual = _run(run, case.inputs(dtype, run.device))
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+@pytest.mark.skipif(not dispatch.emulated, reason="only the emulation can choose the order")
+@every_case(torch.float32)
+def test_threads_of_a_block_may_run_in_any_order(run: Run, case: Case, dtype: torch.dtype) -> None:
+    expected = _run(run, case.inputs(dtype, run.device))
+    with in_reverse():
+        actual = _run(run, case.inputs(dtype, run.device))
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
 

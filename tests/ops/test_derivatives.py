@@ -9,12 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from fastdraw import ops
+from fastdraw.ops.op import NAMESPACES
 
 from .cases import CASES, SMALL, TABLE, Case, Run, every_run, parameter, runs
 from .checking import Arguments, float_tensors, of_tensors
 
 ROLLOUTS = ("draw_rollout", "draw_generate")
-NAMESPACES = ("fastdraw", "fastdraw_triton")
 
 
 @every_run()
@@ -97,7 +97,7 @@ class Recorder(TorchDispatchMode):
         self.calls = []
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        if op.namespace in NAMESPACES:
+        if op.namespace in NAMESPACES.values():
             self.calls.append((op, tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, args)))
         return op(*args, **(kwargs or {}))
 
@@ -134,8 +134,6 @@ def test_opcheck(run: Run, case: Case) -> None:
 
 @pytest.mark.parametrize(("run", "op"), [parameter(run, op) for run, op in FUSED])
 def test_schemas_in_python_and_cpp_are_equal(run: Run, op: str) -> None:
-    from fastdraw.ops.op import NAMESPACES
-
     native, namespace = TABLE[op].native, NAMESPACES[run.backend]
     for name, schema in ((op, native.schema), (f"{op}_bwd", native.schema_bwd)):
         registered = getattr(getattr(torch.ops, namespace), name).default._schema

@@ -1,0 +1,80 @@
+"""The CUDA kernels compiled for the host, on which the backend "cuda" then runs CPU tensors (csrc/cuda/block.h).
+
+python -m tests.emulation tests/ops        builds what has changed, and runs pytest on that backend
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.utils import cpp_extension
+
+from fastdraw.errors import FastdrawError
+from fastdraw.kernels.compile import ROOT, nvcc, require_nvcc, run
+
+FOLDER = ROOT / "build" / "emulated"
+LIBRARY = FOLDER / "emulated.so"
+SOURCES = [ROOT / "tests" / "emulation.cpp", ROOT / "csrc" / "ops.cpp"]
+SOURCES += sorted([*(ROOT / "csrc" / "cuda").glob("*.cu"), *(ROOT / "csrc" / "cuda" / "bindings").glob("*.cpp")])
+HEADERS = sorted((ROOT / "csrc").rglob("*.h"))
+# A GPU stops at an access that is not aligned, and the host shall too.
+SANITIZER = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+DEFINES = ["-DFASTDRAW_EMULATED", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
+FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+
+
+def build() -> Path:
+    """Compile what has changed, and link it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    toolkit = Path(require_nvcc()).resolve().parent.parent / "include"
+    includes = [f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in (toolkit, *cpp_extension.include_paths()))]
+    newest_header = max(path.stat().st_mtime for path in [*HEADERS, Path(__file__), Path(torch.__file__)])
+
+    def compile_one(source: Path) -> Path:
+        made = FOLDER / f"{source.parent.name}-{source.stem}.o"
+        if not made.exists() or made.stat().st_mtime < max(source.stat().st_mtime, newest_header):
+            fresh = made.with_suffix(".new")
+            run("c++", "-x", "c++", *FLAGS, *DEFINES, *SANITIZER, *includes, "-c", str(source), "-o", str(fresh))
+            fresh.replace(made)
+        return made
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, SOURCES))
+    if not LIBRARY.exists() or LIBRARY.stat().st_mtime < max(path.stat().st_mtime for path in objects):
+        fresh = LIBRARY.with_suffix(".new")
+        libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
+        run("c++", "-shared", *SANITIZER, *map(str, objects), *libraries, "-ltorch", "-lc10", "-o", str(fresh))
+        fresh.replace(LIBRARY)
+    return LIBRARY
+
+
+@contextmanager
+def in_reverse() -> Iterator[None]:
+    """Run every loop that the threads of a block share from its end: results that differ would be races on a GPU."""
+    library = ctypes.CDLL(os.environ["FASTDRAW_EMULATED"])
+    library.fastdraw_emulate_in_reverse(1)
+    try:
+        yield
+    finally:
+        library.fastdraw_emulate_in_reverse(0)
+
+
+def main(arguments: list[str]) -> int:
+    if nvcc() is None:
+        print("fastdraw: the CUDA kernels are not emulated: there is no CUDA toolkit, whose headers they include")
+        return 0
+    environment = os.environ | {"FASTDRAW_EMULATED": str(build()), "FASTDRAW_BACKEND": "cuda"}
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except FastdrawError as error:
+        sys.exit(f"fastdraw: error: {error}")
