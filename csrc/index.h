@@ -16,6 +16,9 @@ FASTDRAW_HD constexpr int64_t round_up(int64_t size, int64_t multiple) {
 }
 static_assert(round_up(0, 16) == 0 && round_up(1, 16) == 16 && round_up(16, 16) == 16 && round_up(17, 16) == 32);
 
+FASTDRAW_HD constexpr int64_t divide_up(int64_t size, int64_t by) { return (size + by - 1) / by; }
+FASTDRAW_HD constexpr int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // One cell of an LSTM layer, (B, U) counted row by row.
 struct CellIndex {
   int64_t b, u;
