@@ -63,9 +63,9 @@ def decode_stages(model: Vae, codes: Tensor) -> list[Tensor]:
 def codes_between(first: Tensor, last: Tensor, steps: int, line: bool = False) -> Tensor:
     """The codes (S, T, B, Z) on the way from first to last (T, B, Z), both included, in equal steps.
 
-    The way is an arc around 0. On a line, codes halfway are nearer to 0 than those of images are, and what they decode
-    to is grey where the ends differ (docs/vae.md says how much). A line is taken where the ends lie on one line through
-    0, as codes of one number do.
+    The way is an arc around 0, whose distance from 0 goes evenly from that of the one end to that of the other. On a
+    line, codes halfway are nearer to 0 than those of images are, and what they decode to is grey where the ends differ
+    (docs/vae.md says how much). A line is taken where the ends lie on one line through 0, as codes of one number do.
 
     Args:
         line: take a line in any case.
@@ -79,9 +79,14 @@ def codes_between(first: Tensor, last: Tensor, steps: int, line: bool = False) -
     if line:
         return straight
     a, b = (code.transpose(0, 1).flatten(1) for code in (first, last))  # (B, T Z)
-    angle = torch.cosine_similarity(a, b).clamp(-1, 1).acos()[:, None]
-    of_first, of_last = (((part * angle).sin() / angle.sin()) for part in (1 - share, share))
+    norms = [code.norm(dim=1, keepdim=True) for code in (a, b)]
+    angle = ((a * b).sum(1, keepdim=True) / (norms[0] * norms[1])).clamp(-1, 1).acos()
+    norm = torch.lerp(norms[0], norms[1], share)
+    of_first, of_last = (
+        norm / own * ((part * angle).sin() / angle.sin()) for own, part in zip(norms, (1 - share, share), strict=True)
+    )
     arc = of_first * first + of_last * last
+    # An end that is 0 has no angle: it compares as false.
     return torch.where(angle.sin() > 1e-3, arc, straight)
 
 

@@ -133,6 +133,17 @@ def test_an_arc_keeps_the_norm_and_its_steps_are_equal() -> None:
     assert torch.equal(arc[-1], last)
 
 
+def test_an_arc_goes_evenly_from_the_norm_of_one_end_to_that_of_the_other() -> None:
+    """However far apart their directions are: where they are nearly opposite, two sines are nearly 0."""
+    angles = torch.tensor([0.01, 1.0, 3.0, 3.135])
+    first, last = 2 * torch.eye(2)[:1].expand(1, 4, 2), 6 * torch.stack([angles.cos(), angles.sin()], 1)[None]
+    arc = codes_between(first, last, 5)[:, 0]  # (S, B, Z)
+    torch.testing.assert_close(arc.norm(dim=2), torch.linspace(2, 6, 5)[:, None].expand(5, 4), rtol=1e-3, atol=0)
+    found = torch.atan2(arc[..., 1], arc[..., 0])
+    torch.testing.assert_close(found, torch.linspace(0, 1, 5)[:, None] * angles, rtol=1e-3, atol=1e-5)
+    assert codes_between(torch.zeros(1, 1, 2), first[:, :1], 3).flatten(2).norm(dim=2).flatten().tolist() == [0, 1, 2]
+
+
 def test_a_line_is_straight_and_the_way_where_there_is_no_arc() -> None:
     first, last = torch.randn(2, 1, 4, 6)
     share = torch.tensor([0, 0.25, 0.5, 0.75, 1]).view(5, 1, 1, 1)
