@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdraw.cli.arguments import Parser, device_argument, folder, root_argument, run_argument, within
-from fastdraw.cli.images import Images, check_own_images, own_images, own_images_arguments
+from fastdraw.cli.images import check_own_images, held_out, own_images, own_images_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +47,11 @@ def main(argv: Sequence[str]) -> None:
     from fastdraw.training import load_model
 
     model, settings = load_model(args.run, args.device)
-    batch, names = _images(args, settings)
+    if args.images is None:
+        batch = held_out(args, settings, args.count)
+        names = [str(number) for number in range(len(batch.image))]
+    else:
+        batch, names = own_images(args, settings, args.count)
     codes = embed(model, batch)
     places = places_of_codes(codes)
 
@@ -66,16 +70,6 @@ def main(argv: Sequence[str]) -> None:
     shown = batch.labels[:, 0] if _of_one_digit(args, settings) else None
     embedding_plot(places, shown, out / "embedding.png", "z" if codes[:, 0].numel() <= 2 else "t-SNE of z")
     print(f"wrote embedding.npz and embedding.png to {out}")
-
-
-def _images(args: "argparse.Namespace", settings: "Settings") -> Images:
-    """The user's images, or else test images with as many labels as the longest that the run was trained on."""
-    from fastdraw.training import held_out_images
-
-    if args.images is not None:
-        return own_images(args, settings, args.count)
-    batch = held_out_images(settings.at(args.root), settings.data.longest, args.count)
-    return Images(batch, [str(number) for number in range(len(batch.image))])
 
 
 def _of_one_digit(args: "argparse.Namespace", settings: "Settings") -> bool:

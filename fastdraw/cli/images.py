@@ -3,20 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fastdraw.cli.arguments import Parser, UsageError
 
 if TYPE_CHECKING:
     from fastdraw.data import Batch
     from fastdraw.training import Settings
-
-
-class Images(NamedTuple):
-    """A batch, and what each of its images is called: the number of a test image, or the name of a file."""
-
-    batch: "Batch"
-    names: list[str]
 
 
 def own_images_arguments(parser: Parser) -> None:
@@ -48,8 +41,8 @@ def check_own_images(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} says something of --images, and there are none: test images have their labels")
 
 
-def own_images(args: argparse.Namespace, settings: "Settings", count: int | None = None) -> Images:
-    """Read at most `count` of --images in the size and the colours of a run's model, and what it is told of them.
+def own_images(args: argparse.Namespace, settings: "Settings", count: int | None = None) -> "tuple[Batch, list[str]]":
+    """Read at most `count` of --images in the size and the colours of a run's model; and the names of their files.
 
     Raises:
         FastdrawError: an image cannot be read, or the model is told something else, or numbers of several lengths.
@@ -70,16 +63,11 @@ def own_images(args: argparse.Namespace, settings: "Settings", count: int | None
     if len({len(labels) for labels in wishes}) > 1:
         raise UsageError("--digits must be numbers of one length, as only these have codes of one length")
     labels = torch.stack(wishes).expand(len(paths), -1)
-    return Images(Batch(image, labels, torch.full((len(paths),), labels.shape[1])), [path.name for path in paths])
+    return Batch(image, labels, torch.full((len(paths),), labels.shape[1])), [path.name for path in paths]
 
 
-def held_out(args: argparse.Namespace, settings: "Settings", numbers: Sequence[int]) -> Images:
-    """Test images by their numbers, with as many labels as the longest that the run was trained on.
-
-    Raises:
-        FastdrawError: the data is missing or broken, or has no such image.
-    """
+def held_out(args: argparse.Namespace, settings: "Settings", numbers: Sequence[int] | int) -> "Batch":
+    """Test images as of `held_out_at`, with as many labels as the longest that the run was trained on."""
     from fastdraw.training import held_out_at
 
-    batch = held_out_at(settings.at(args.root), settings.data.longest, numbers)
-    return Images(batch, [str(number) for number in numbers])
+    return held_out_at(settings.at(args.root), settings.data.longest, numbers)

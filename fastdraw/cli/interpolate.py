@@ -82,8 +82,10 @@ def _images(args: "argparse.Namespace", settings: "Settings") -> "Batch":
     from fastdraw.data import Batch
 
     if args.images is None:
-        return held_out(args, settings, args.between or range(2 * args.count)).batch
-    batch = own_images(args, settings, 2 * args.count).batch
+        batch = held_out(args, settings, args.between or 2 * args.count)
+    else:
+        batch, _ = own_images(args, settings, 2 * args.count)
     if len(batch.image) < 2:
-        raise UsageError("--images must be at least two to go from one to another, got 1")
+        given = "the test split" if args.images is None else "--images"
+        raise UsageError(f"{given} must hold at least two images to go from one to another, got 1")
     return Batch(*(tensor[: len(batch.image) // 2 * 2] for tensor in batch))

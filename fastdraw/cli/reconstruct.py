@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     if args.images is None:
         batch = held_out_source(settings.at(args.root), args.count).mixed_batch(0)
     else:
-        batch = own_images(args, settings, args.count).batch
+        batch, _ = own_images(args, settings, args.count)
     noise = noise_for(model, batch.labels, torch.Generator().manual_seed(args.seed))
     with torch.no_grad():
         output = model(*(tensor.to(noise.device) for tensor in batch), noise)

@@ -144,9 +144,9 @@ def _code(args: argparse.Namespace, model: "Model", settings: "Settings") -> "tu
         labels = wish_for(settings, args.run, digits, args.caption).labels[None]
         return model.noise(1, labels.shape[1]).zero_().cpu(), labels, torch.tensor([labels.shape[1]])
     if args.images is None:
-        batch = held_out(args, settings, [args.around or 0]).batch
+        batch = held_out(args, settings, [args.around or 0])
     else:
-        batch = own_images(args, settings).batch
+        batch, _ = own_images(args, settings)
         if len(batch.image) > 1:
             raise UsageError(f"--images must be one, whose code is changed, got {len(batch.image)}")
     return embed(model, batch), batch.labels, batch.lengths

@@ -95,16 +95,21 @@ def held_out_images(settings: Settings, length: int, count: int) -> Batch:
     return Batch(numbers.images[chosen] / 255, numbers.labels[chosen, :length], numbers.lengths[chosen])
 
 
-def held_out_at(settings: Settings, length: int, numbers: Sequence[int]) -> Batch:
+def held_out_at(settings: Settings, length: int, numbers: Sequence[int] | int) -> Batch:
     """The images with these numbers, from 0, among those of the test split that have `length` labels.
 
+    Of a single int they are the first so many, or all where there are fewer.
+
     Raises:
-        FastdrawError: as `held_out_images`, or there are fewer images.
+        FastdrawError: as `held_out_images`, or there are no images with these numbers.
     """
     data = settings.data
     if data.source in ("mnist", "captions"):
         source = _open(settings, "test")(data.alone(length).lengths, 1, TEST_SEED)
-        return Batch(*(torch.cat(parts) for parts in zip(*map(source.batch, numbers), strict=True)))
+        wanted = range(numbers) if isinstance(numbers, int) else numbers
+        return Batch(*(torch.cat(parts) for parts in zip(*map(source.batch, wanted), strict=True)))
+    if isinstance(numbers, int):
+        return held_out_images(settings, length, numbers)
     images = held_out_images(settings, length, max(numbers) + 1)
     if max(numbers) >= len(images.image):
         raise FastdrawError(f"no test image {max(numbers)}: there are {len(images.image)} of this kind, from 0")

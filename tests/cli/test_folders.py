@@ -75,7 +75,7 @@ def test_a_run_goes_on_once_its_images_are_where_it_looks_for_them(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_of_own_images_is_measured_and_shown_also_on_others(
-    runs: dict[str, Path], kind: str, tmp_path: Path
+    runs: dict[str, Path], kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = write_photos(tmp_path / "others")
     (others / "10.jpg").unlink()  # so that 00.jpg is the only one to test on
@@ -85,6 +85,13 @@ def test_a_model_of_own_images_is_measured_and_shown_also_on_others(
         out = tmp_path / f"{images}"
         assert main(["reconstruct", str(runs[kind]), *place, "--count", "2", "--out", str(out)]) == 0
         assert pictures(out) == {"reconstructions.png"}
+        interpolate = ["interpolate", str(runs[kind]), *place, "--out", str(tmp_path / "ways")]
+        if images > 1:  # as many rows as there are pairs, up to --count
+            assert main(interpolate) == 0
+        else:
+            fails(
+                interpolate, 2, "the test split must hold at least two images to go from one to another, got 1", capsys
+            )
         assert main(["evaluate", str(runs[kind]), *place, "--images", "2"]) == 0
         report = json.loads((runs[kind] / "evaluation.json").read_text())
         assert list(report["test"]["by_length"]) == ["1"]

@@ -248,6 +248,8 @@ def test_a_test_image_is_the_same_whichever_are_asked_for_beside_it(changes: dic
         alone = held_out_at(settings, length, [number])
         for part, of_many in zip(alone, many, strict=True):
             assert torch.equal(part[0], of_many[place])
+    for part, of_many in zip(held_out_at(settings, length, 8), many, strict=True):
+        assert torch.equal(part[[4, 0, 4, 7]], of_many)
 
 
 def test_a_test_image_by_number_is_among_those_of_its_split(svhn: Path, folder: Path) -> None:
@@ -258,5 +260,6 @@ def test_a_test_image_by_number_is_among_those_of_its_split(svhn: Path, folder: 
     with pytest.raises(FastdrawError, match="no test image 3: there are 3 of this kind, from 0"):
         held_out_at(settings, 2, [0, 3])
     of_folder = pictures("folder", folder)
-    every = held_out_images(of_folder, 1, 100).image
+    every = held_out_at(of_folder, 1, 100).image
+    assert torch.equal(every, held_out_images(of_folder, 1, 100).image)
     assert torch.equal(held_out_at(of_folder, 1, [1, 0]).image, every[[1, 0]])
