@@ -14,7 +14,7 @@ from keeping import DOCS, kept_run, origin, read_file, to_json, write_files
 
 from fastdraw.cli.reproduce.sharpness import PICTURES, TITLES
 from fastdraw.errors import FastdrawError
-from fastdraw.evaluation.sharpness_table import read_results, render_sharpness
+from fastdraw.evaluation.sharpness_table import Results, render_sharpness
 
 
 def keep_sharpness(data: str, table: Path, target: Path) -> None:
@@ -23,7 +23,7 @@ def keep_sharpness(data: str, table: Path, target: Path) -> None:
     Raises:
         FastdrawError: a file is missing or broken, or the results or a run are of other data.
     """
-    results = read_results(table / "results.json")
+    results = Results.read(table / "results.json")
     if results.data != TITLES[data]:
         raise FastdrawError(f"{table} is of {results.data}, not of {TITLES[data]}")
     runs = [kept_run(table / f"{run.model}-{run.seed}", run.model, run.seed, run.seconds) for run in results.runs]

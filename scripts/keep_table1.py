@@ -14,7 +14,7 @@ from typing import Any
 from keeping import DOCS, origin, read_file, to_json, write_files
 
 from fastdraw.errors import FastdrawError
-from fastdraw.evaluation.table1 import PAPER, Results, RunLosses, read_results, render_table1
+from fastdraw.evaluation.table1 import PAPER, Results, RunLosses, render_table1
 from fastdraw.evaluation.table1_pictures import epoch_losses
 from fastdraw.training import Run
 
@@ -29,7 +29,7 @@ def keep_table(table: Path, target: Path) -> None:
     Raises:
         FastdrawError: a file is missing or broken, or the table lacks rows.
     """
-    results = read_results(table / "results.json")
+    results = Results.read(table / "results.json")
     missing = PAPER.keys() - {run.row for run in results.runs}
     if missing:
         first = min(missing)

@@ -20,7 +20,7 @@ from PIL import Image, ImageSequence
 from fastdraw.cli.reproduce.table2 import TITLES
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation import render_claims
-from fastdraw.evaluation.table2 import read_results, render_table2
+from fastdraw.evaluation.table2 import Results, render_table2
 
 GIF_BYTES = 1_000_000
 DRAWN = ("strip-*.png", "attention*.png", "generation-*.gif")
@@ -33,7 +33,7 @@ def keep_table(data: str, table: Path, target: Path) -> None:
     Raises:
         FastdrawError: a file is missing or broken, or the table is of other data.
     """
-    results = read_results(table / "results.json")
+    results = Results.read(table / "results.json")
     if results.data != TITLES[data]:
         raise FastdrawError(f"{table} is a table of {results.data}, not of {TITLES[data]}")
     runs = []

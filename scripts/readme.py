@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.gpu.page import readme_block
 from fastdraw import info
 from fastdraw.evaluation.reader import proportion
-from fastdraw.evaluation.table2 import PAPER, Counts, read_results
+from fastdraw.evaluation.table2 import PAPER, Counts, Results
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,7 +90,7 @@ def table2_block(results: Path) -> str:
     path = results / "table2-mnist.json"
     if not path.exists():
         return "Table II (`fastdraw reproduce table2 --data mnist`): not yet run."
-    table = read_results(path)
+    table = Results.read(path)
     lengths = sorted(table.classifier)
 
     def row(title: str, counts: list[dict[int, Counts]], paper: tuple[float, ...] = ()) -> str:
@@ -131,7 +131,7 @@ def reached_block(results: Path) -> str:
     path = results / "table2-mnist.json"
     if not path.exists():
         return "Not yet run."
-    runs = [run for run in read_results(path).runs if run.model == "seqDRAW-cur"]
+    runs = [run for run in Results.read(path).runs if run.model == "seqDRAW-cur"]
     longer = json.loads((results / "seqdraw-cur-mnist" / "evaluation.json").read_text())
     lines = [
         f"| | goal | seqDRAW-cur of Table II, {len(runs)} seeds, {_range({run.steps for run in runs})} steps | "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastdraw.cli import COMMANDS
-from fastdraw.evaluation.table2 import read_results, render_table2
+from fastdraw.evaluation.table2 import Results, render_table2
 from fastdraw.training import preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -77,4 +77,4 @@ def test_named_commands_and_presets_exist() -> None:
 
 def test_kept_tables_are_what_their_counts_give() -> None:
     for file in RESULTS.glob("table2-*.md"):
-        assert file.read_text() == render_table2(read_results(file.with_suffix(".json")))
+        assert file.read_text() == render_table2(Results.read(file.with_suffix(".json")))

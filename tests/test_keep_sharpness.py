@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fastdraw.errors import FastdrawError
-from fastdraw.evaluation.sharpness_table import read_results, render_sharpness
+from fastdraw.evaluation.sharpness_table import Results, render_sharpness
 from fastdraw.training import Run
 from tests.evaluation.test_sharpness_table import RISING, made_up
 from tests.scripts import load_script
@@ -50,8 +50,8 @@ def test_all_but_faces_is_kept(keep, tmp_path, data, title, source):
     assert files.keys() == {"results.json", "sharpness.md", "runs.json"} | pictures
     for name in pictures:
         assert files[name] == (table / name).read_bytes()
-    results = read_results(folder / "results.json")
-    assert results == read_results(table / "results.json")
+    results = Results.read(folder / "results.json")
+    assert results == Results.read(table / "results.json")
     assert files["sharpness.md"].decode() == render_sharpness(results)
     runs = json.loads(files["runs.json"])
     assert len(runs["kept_at_commit"]) == 40

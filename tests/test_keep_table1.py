@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fastdraw.errors import FastdrawError
-from fastdraw.evaluation.table1 import PAPER, Results, read_results, render_table1
+from fastdraw.evaluation.table1 import PAPER, Results, render_table1
 from fastdraw.training import Run, resolve
 from tests.evaluation.test_table1 import VALUES, metrics, run
 from tests.scripts import load_script
@@ -41,8 +41,8 @@ def test_table_is_kept_with_its_page_its_figures_and_its_curves(keep, table, tmp
     target = tmp_path / "docs"
     keep.keep_table(table, target)
 
-    results = read_results(target / "table1" / "results.json")
-    assert results == read_results(table / "results.json")
+    results = Results.read(target / "table1" / "results.json")
+    assert results == Results.read(table / "results.json")
     assert (target / "table1.md").read_text() == render_table1(results)
     names = {path.name for path in (target / "table1").iterdir()}
     assert names == {"results.json", "curves.json", *keep.FIGURES}
@@ -107,4 +107,4 @@ def test_the_kept_page_is_what_its_losses_give(keep):
     page = keep.DOCS / "table1.md"
     if not page.exists():
         pytest.skip("not yet kept")
-    assert page.read_text() == render_table1(read_results(keep.DOCS / "table1" / "results.json"))
+    assert page.read_text() == render_table1(Results.read(keep.DOCS / "table1" / "results.json"))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation import generation_gif
-from fastdraw.evaluation.table2 import Results, read_results, render_table2
+from fastdraw.evaluation.table2 import Results, render_table2
 from fastdraw.training import Run
 from tests.evaluation.test_claims import drawn
 from tests.evaluation.test_table2 import VALUES
@@ -72,8 +72,8 @@ def test_table_is_kept_with_its_page_its_curves_and_its_runs(keep, keeping, tabl
 
     files = kept(target)
     assert sorted(files) == [f"table2-mnist{end}" for end in ("-curves.png", "-runs.json", ".json", ".md")]
-    results = read_results(target / "table2-mnist.json")
-    assert results == read_results(table / "results.json")
+    results = Results.read(target / "table2-mnist.json")
+    assert results == Results.read(table / "results.json")
     assert files["table2-mnist.md"].decode() == render_table2(results)
     assert files["table2-mnist-curves.png"] == (table / "curves.png").read_bytes()
     runs = json.loads(files["table2-mnist-runs.json"])

@@ -9,32 +9,32 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fastdraw.errors import FastdrawError
 
+Kind = TypeVar("Kind", bound="Part")
+
 
 class Part(BaseModel):
     """Results, or a part of them: no unknown names, no infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @classmethod
+    def read(cls: type[Kind], path: Path) -> Kind:
+        """Read results that were written as JSON.
 
-Kind = TypeVar("Kind", bound=Part)
-
-
-def read_kept(path: Path, kind: type[Kind]) -> Kind:
-    """Read results that were written as JSON.
-
-    Raises:
-        FastdrawError: there is no such file, or it holds something else; what is wrong first.
-    """
-    try:
-        return kind.model_validate(json.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise FastdrawError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise FastdrawError(f"{path}: {place and place + ': '}{first['msg'].removeprefix('Value error, ')}") from None
-    except ValueError as error:
-        raise FastdrawError(f"{path} is no JSON: {error}") from None
+        Raises:
+            FastdrawError: there is no such file, or it holds something else; what is wrong first.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text("utf-8")))
+        except OSError as error:
+            raise FastdrawError(f"cannot read {path}: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            message = first["msg"].removeprefix("Value error, ")
+            raise FastdrawError(f"{path}: {place and place + ': '}{message}") from None
+        except ValueError as error:
+            raise FastdrawError(f"{path} is no JSON: {error}") from None
 
 
 def table_head(cells: Sequence[str]) -> list[str]:

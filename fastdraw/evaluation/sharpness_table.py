@@ -4,14 +4,13 @@ Means, intervals and differences are kept as JSON, and the page is rendered from
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 
 from fastdraw.evaluation.intervals import Estimate, crossed_mean, difference, nested_mean, ratio
-from fastdraw.evaluation.kept import Part, read_kept, settings_rows, table_head, table_row
+from fastdraw.evaluation.kept import Part, settings_rows, table_head, table_row
 from fastdraw.evaluation.sharpness import HAZE, HIGH, Values
 
 Model = Literal["conv-vae", "residual-vae", "multistage-vae", "three-stage-vae"]
@@ -354,8 +353,3 @@ def _compared(first: Model, second: Model, runs: Sequence[RunValues], models: Ma
 
 def _stacked(runs: Sequence[Values]) -> Values:
     return {measure: torch.stack([run[measure] for run in runs]) for measure in runs[0]}
-
-
-def read_results(path: Path) -> Results:
-    """Read results that were written as JSON; raises as `read_kept`."""
-    return read_kept(path, Results)

@@ -5,13 +5,12 @@ The losses are kept as JSON, and the page is rendered from them, so that figures
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fastdraw.evaluation.kept import Part, read_kept, settings_rows, table_head, table_row
+from fastdraw.evaluation.kept import Part, settings_rows, table_head, table_row
 from fastdraw.evaluation.latent import ACTIVE, active_units
 from fastdraw.evaluation.losses import Losses, average
 
@@ -154,15 +153,6 @@ def run_losses(
         kl_by_dimension=test.kl.double().mean(0).tolist(),
         active=active_units(test.mu[None]),
     )
-
-
-def read_results(path: Path) -> Results:
-    """Read results that were written as JSON.
-
-    Raises:
-        FastdrawError: there is no such file, or it holds something else; what is wrong first.
-    """
-    return read_kept(path, Results)
 
 
 def difference(ours: float, paper: float) -> float:

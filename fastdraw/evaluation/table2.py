@@ -5,13 +5,12 @@ The counts are kept as JSON, and the table is rendered from them, so that figure
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 from scipy.stats import norm
 
-from fastdraw.evaluation.kept import Part, read_kept, settings_rows, table_head, table_row
+from fastdraw.evaluation.kept import Part, settings_rows, table_head, table_row
 from fastdraw.evaluation.reader import Accuracy, proportion
 
 Model = Literal["rnnDRAW", "seqDRAW", "seqDRAW-cur"]
@@ -110,15 +109,6 @@ def two_proportions(first: Accuracy, second: Accuracy) -> Comparison | None:
     error = math.sqrt(pooled * (1 - pooled) * (1 / first.total + 1 / second.total))
     z = (first.value - second.value) / error
     return Comparison(first.value - second.value, z, float(2 * norm.sf(abs(z))))
-
-
-def read_results(path: Path) -> Results:
-    """Read results that were written as JSON.
-
-    Raises:
-        FastdrawError: there is no such file, or it holds something else; what is wrong first.
-    """
-    return read_kept(path, Results)
 
 
 def render_table2(results: Results) -> str:

@@ -10,7 +10,7 @@ from fastdraw.cli import main
 from fastdraw.cli.arguments import UsageError
 from fastdraw.cli.reproduce import table2
 from fastdraw.evaluation import save_classifier
-from fastdraw.evaluation.table2 import read_results, render_table2
+from fastdraw.evaluation.table2 import Results, render_table2
 from fastdraw.models.classifier import ClassifierConfig, DigitClassifier
 from fastdraw.training import Run, resolve, train
 from fastdraw.training.checkpoint import read_checkpoint
@@ -34,7 +34,7 @@ def command(judge: Path, out: Path, *more: str) -> list[str]:
 def test_table2_trains_judges_and_goes_on(judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(command(judge, out)) == 0
-    results = read_results(out / "results.json")
+    results = Results.read(out / "results.json")
     assert [(run.model, run.seed) for run in results.runs] == [(model, seed) for seed in (0, 3) for model in MODELS]
     assert {counts.images for run in results.runs for counts in (*run.prior.values(), *run.reconstructed.values())} == {
         12
@@ -56,7 +56,7 @@ def test_table2_trains_judges_and_goes_on(judge: Path, tmp_path: Path, capsys: p
     assert main(command(judge, out)) == 0  # trains that one alone, from its start
     after = read_checkpoint(checkpoint)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    again = read_results(out / "results.json")
+    again = Results.read(out / "results.json")
     assert [(run.prior, run.reconstructed) for run in again.runs] == [
         (run.prior, run.reconstructed) for run in results.runs
     ]

@@ -13,7 +13,7 @@ from fastdraw.cli.reproduce import sharpness
 from fastdraw.cli.reproduce.sharpness import PRESETS, STAGES
 from fastdraw.evaluation.pages import GAP, MARGIN, to_tile
 from fastdraw.evaluation.sharpness import gradient_energy, high_frequency_power, redraw_stages
-from fastdraw.evaluation.sharpness_table import MODELS, read_results, render_sharpness
+from fastdraw.evaluation.sharpness_table import MODELS, Results, render_sharpness
 from fastdraw.models import Vae
 from fastdraw.training import Run, held_out_images, load_model, resolve, train
 from fastdraw.training.checkpoint import read_checkpoint
@@ -64,7 +64,7 @@ def drawn(model: Vae, count: int, seed: int) -> Tensor:
 
 
 def test_models_of_every_seed_are_trained(reproduced: Path) -> None:
-    results = read_results(reproduced / "results.json")
+    results = Results.read(reproduced / "results.json")
     assert [(run.model, run.seed, run.steps) for run in results.runs] == [(m, s, 3) for s in (0, 3) for m in MODELS]
     for seed in (0, 3):
         settings = [Run.open(reproduced / f"{model}-{seed}").settings() for model in MODELS]
@@ -73,7 +73,7 @@ def test_models_of_every_seed_are_trained(reproduced: Path) -> None:
 
 
 def test_what_is_kept_was_measured_on_the_models(reproduced: Path) -> None:
-    results = read_results(reproduced / "results.json")
+    results = Results.read(reproduced / "results.json")
     images = held_out_images(Run.open(reproduced / "conv-vae-0").settings(), 1, 12).image
     assert results.real["gradient_energy"].value == pytest.approx(float(gradient_energy(images).mean()))
     assert results.real["gradient_energy"].samples == 12
@@ -93,7 +93,7 @@ def test_what_is_kept_was_measured_on_the_models(reproduced: Path) -> None:
 
 def test_page_is_rendered_from_what_is_kept(reproduced: Path) -> None:
     page = (reproduced / "sharpness.md").read_text()
-    assert page == render_sharpness(read_results(reproduced / "results.json"))
+    assert page == render_sharpness(Results.read(reproduced / "results.json"))
     assert page.startswith("# How sharp images of a VAE, a residual and a multi-stage VAE are, on MNIST\n")
     for name in ("results.json", "sharpness.md"):
         assert str(reproduced.parent) not in (reproduced / name).read_text()
@@ -124,14 +124,14 @@ def test_pictures_show_the_models_of_the_first_seed(reproduced: Path) -> None:
 def test_a_run_that_is_missing_is_trained_and_the_others_are_taken(
     reproduced: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = read_results(reproduced / "results.json")
+    results = Results.read(reproduced / "results.json")
     checkpoint = reproduced / "residual-vae-3" / "checkpoint.safetensors"
     before = read_checkpoint(checkpoint)
     checkpoint.unlink()
     assert main(command(reproduced)) == 0
     after = read_checkpoint(checkpoint)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    again = read_results(reproduced / "results.json")
+    again = Results.read(reproduced / "results.json")
     assert (again.models, again.comparisons, again.real) == (results.models, results.comparisons, results.real)
     said = capsys.readouterr().out
     assert said.count("has taken all its 3 steps") == 7
@@ -143,7 +143,7 @@ def test_faces_are_measured_and_their_pictures_left_with_the_user(tmp_path: Path
     small = ["--data", "celeba", "--size", "small", "--root", str(tmp_path / "faces")]
     size = ["--model.height", "16", "--model.width", "16", "--seeds", "1"]
     assert main(command(tmp_path / "out", *small, *size)) == 0
-    results = read_results(tmp_path / "out" / "results.json")
+    results = Results.read(tmp_path / "out" / "results.json")
     assert (results.data, results.real["gradient_energy"].samples) == ("CelebA", 2)
     assert [(run.model, run.seed) for run in results.runs] == [(model, 1) for model in MODELS]
     assert "on CelebA\n" in (tmp_path / "out" / "sharpness.md").read_text()

@@ -10,7 +10,7 @@ from fastdraw.cli import main
 from fastdraw.cli.arguments import UsageError
 from fastdraw.cli.reproduce import table1
 from fastdraw.data.mnist import load_mnist
-from fastdraw.evaluation.table1 import PAPER, read_results, render_table1
+from fastdraw.evaluation.table1 import PAPER, Results, render_table1
 from fastdraw.training import Run, resolve
 from fastdraw.training.checkpoint import read_checkpoint
 from tests.cli.conftest import pictures
@@ -46,7 +46,7 @@ def table(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_table1_trains_measures_and_draws(table: Path) -> None:
-    results = read_results(table / "results.json")
+    results = Results.read(table / "results.json")
     assert [run.row for run in results.runs] == list(PAPER)
     assert {(run.seed, run.epochs, run.steps) for run in results.runs} == {(0, 3, STEPS)}
     assert {(run.test.images, run.train.images) for run in results.runs} == {(TEST, TRAIN)}
@@ -62,7 +62,7 @@ def test_table1_trains_measures_and_draws(table: Path) -> None:
 
 
 def test_table1_goes_on_where_it_was_stopped(digits: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = read_results(table / "results.json")
+    before = Results.read(table / "results.json")
     first, stopped = (table / name / "checkpoint.safetensors" for name in ("n1-beta1", "n64-beta10"))
     kept, learned = first.read_bytes(), read_checkpoint(stopped)
     stopped.unlink()
@@ -71,7 +71,7 @@ def test_table1_goes_on_where_it_was_stopped(digits: Path, table: Path, capsys: 
     assert main(command(digits, table)) == 0  # trains the last alone, from its start
     assert first.read_bytes() == kept
     assert all(torch.equal(tensor, learned[name]) for name, tensor in read_checkpoint(stopped).items())
-    after = read_results(table / "results.json")
+    after = Results.read(table / "results.json")
     assert [run.test for run in after.runs] == [run.test for run in before.runs]
     said = capsys.readouterr().out
     assert f"n2-beta1 has taken all its {STEPS} steps" in said

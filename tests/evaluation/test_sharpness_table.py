@@ -10,8 +10,8 @@ import torch
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.sharpness_table import (
     MODELS,
+    Results,
     RunValues,
-    read_results,
     render_sharpness,
     summarise,
     verdict,
@@ -210,7 +210,7 @@ def test_every_table_has_as_many_cells_in_each_row():
 def test_results_survive_their_file(tmp_path):
     results = made_up(RISING)
     (tmp_path / "results.json").write_text(results.model_dump_json())
-    again = read_results(tmp_path / "results.json")
+    again = Results.read(tmp_path / "results.json")
     assert again == results
     assert render_sharpness(again) == render_sharpness(results)
 
@@ -269,4 +269,4 @@ def test_results_that_cannot_be_are_refused(tmp_path, values, message):
     path.write_text(json.dumps(values))
 
     with pytest.raises(FastdrawError, match=f"results.json: {message}"):
-        read_results(path)
+        Results.read(path)

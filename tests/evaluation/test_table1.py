@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.losses import Losses
-from fastdraw.evaluation.table1 import PAPER, Results, Row, read_results, render_table1, run_losses, summary, verdict
+from fastdraw.evaluation.table1 import PAPER, Results, Row, render_table1, run_losses, summary, verdict
 from fastdraw.evaluation.table1_pictures import beta_curves, epoch_losses
 
 
@@ -178,7 +178,7 @@ def test_folders_are_of_row_and_seed():
 def test_results_survive_their_file(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(Results.model_validate(VALUES).model_dump_json())
-    assert render_table1(read_results(path)) == table()
+    assert render_table1(Results.read(path)) == table()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_results_that_cannot_be_are_refused(tmp_path, values, message):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(values))
     with pytest.raises(FastdrawError, match=f"results.json: {message}"):
-        read_results(path)
+        Results.read(path)
 
 
 def metrics(steps, every):

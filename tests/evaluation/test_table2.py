@@ -8,7 +8,7 @@ import pytest
 
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.reader import proportion
-from fastdraw.evaluation.table2 import PAPER, Results, read_results, render_table2, two_proportions
+from fastdraw.evaluation.table2 import PAPER, Results, render_table2, two_proportions
 
 
 def counts(images, predicted, given, digits):
@@ -134,7 +134,7 @@ def test_results_survive_their_file(tmp_path):
     path = tmp_path / "table2.json"
     path.write_text(Results.model_validate(VALUES).model_dump_json())
 
-    assert render_table2(read_results(path)) == table()
+    assert render_table2(Results.read(path)) == table()
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_results_that_cannot_be_are_refused(tmp_path, values, message):
     path.write_text(json.dumps(values))
 
     with pytest.raises(FastdrawError, match=f"table2.json: {message}"):
-        read_results(path)
+        Results.read(path)
 
 
 def test_file_that_is_missing_or_no_json_is_refused(tmp_path):
     with pytest.raises(FastdrawError, match=r"cannot read .*table2.json: No such file"):
-        read_results(tmp_path / "table2.json")
+        Results.read(tmp_path / "table2.json")
     (tmp_path / "table2.json").write_text("{")
     with pytest.raises(FastdrawError, match=r"table2.json is no JSON: Expecting"):
-        read_results(tmp_path / "table2.json")
+        Results.read(tmp_path / "table2.json")
