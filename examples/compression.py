@@ -27,6 +27,7 @@ import json
 import math
 import sys
 import zlib
+from argparse import Namespace
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -42,33 +43,32 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from fastdraw import ops
-from fastdraw.cli.arguments import Parser, UsageError, count, device_argument, folder, seed_argument
+from fastdraw.cli.arguments import Parser, UsageError, count, device_argument, folder, seed_argument, within
 from fastdraw.data import load_mnist_images
 from fastdraw.errors import FastdrawError
 from fastdraw.evaluation.intervals import mean
-from fastdraw.evaluation.pages import set_page, to_tile
-from fastdraw.evaluation.plots import COLOURS
+from fastdraw.evaluation.pictures import image_rows
+from fastdraw.evaluation.plots import COLOURS, write_figure
 from fastdraw.files import write_atomically
 from fastdraw.models import Vae
-from fastdraw.training import Run, Settings, load_model, resolve, train_or_resume
+from fastdraw.training import Run, load_model, resolve, train_or_resume
 
 # A short run of the preset: its own 300 epochs at a tenth of this rate take an hour.
 SHORT = {"optimiser.lr": 1e-3, "optimiser.schedule": "cosine", "evaluate_every": 500, "checkpoint_every": 500}
 SHORT_STEPS = 2000
 BETAS = (0.1, 0.5, 1.0, 2.0, 10.0)
-AS_SAMPLING = math.sqrt(12)
-STEPS = (1.0, 2.0, AS_SAMPLING)  # in standard deviations of q
+STEPS = (1.0, 2.0, math.sqrt(12))  # in standard deviations of q; with the last, rounding is as noisy as sampling
 PCA_STEPS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 QUALITIES = (1, 10, 30, 60, 90)
 FITTED = 10_000  # training images that the coders are fitted to
 GROUP = 50  # images in a file of the coder
 COLUMNS = 50  # of images on a sheet
 SEED = 0
-TILE, SHOWN = 84, 10
-DPI = 100
+SHOWN = 10
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Point = dict[str, Any]  # a rate and its distortion
 
 
 def main(argv: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--beta", metavar="FLOAT", type=float, nargs="+", help=f"to train with (default: {betas})")
     parser.add_argument("--steps", metavar="INT", type=count, help=f"of training (default: {SHORT_STEPS})")
     parser.add_argument(
-        "--images", metavar="INT", type=count, default=2000, help="test images, at most (default: %(default)s)"
+        "--images", metavar="INT", type=within(2, 10_000), default=2000, help="to test on (default: %(default)s)"
     )
     seed_argument(parser, of="weights, batches and noise of training")
     parser.add_argument(
@@ -92,101 +92,73 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.runs and (args.beta or args.steps):
         raise UsageError("--runs takes runs that are trained: leave out --beta and --steps, or --runs")
-    if args.images < 2:
-        raise FastdrawError(f"--images must be at least 2, which an interval takes, got {args.images}")
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    if args.runs:
-        folders = find_runs(args.runs)
-    else:
-        values = {"data.root": args.root, "data.download": args.download, "steps": args.steps or SHORT_STEPS}
-        values |= {"seed": args.seed, "threads": args.threads, "device": args.device}
-        folders = train_all(args.beta or BETAS, SHORT | values, args.out)
-    loaded = sorted(((run, *load_vae(run, args.device)) for run in folders), key=lambda found: found[2].beta)
-    data = loaded[0][2].data.at(args.root)
-    train, test = (load_mnist_images(data.root, split, args.download).images for split in ("train", "test"))
-    results, rows = measure_all(loaded, train[:FITTED] / 255, test[: args.images] / 255)
-
+    results, rows = measure(find_runs(args.runs) if args.runs else train_runs(args), args)
     args.out.mkdir(parents=True, exist_ok=True)
     draw_curves(results, args.out / "rate_distortion.png")
-    draw_rows(rows, args.out / "reconstructions.png")
+    image_rows({name: image[:SHOWN] for name, image in rows.items()}, args.out / "reconstructions.png")
     write_atomically(args.out / "results.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
     write_atomically(args.out / "table.md", table(results).encode())
     print(f"wrote table.md, results.json, rate_distortion.png and reconstructions.png to {args.out}")
 
 
 def find_runs(where: Path) -> list[Path]:
-    """The folders of Table 1's runs with n = 64.
-
-    Raises:
-        FastdrawError: there is none.
-    """
+    """The folders of Table 1's runs with n = 64."""
     found = [path for path in where.glob("n64-beta*") if path.is_dir()]
     if not found:
         raise FastdrawError(f"{where} holds no folder n64-beta*: give the --out folder of fastdraw reproduce table1")
     return found
 
 
-def train_all(betas: Sequence[float], values: Mapping[str, Any], out: Path) -> list[Path]:
-    """Train with each beta, or go on with it, and return the folders of the runs.
-
-    Raises:
-        FastdrawError: a beta is no finite number above 0 or comes twice, or as `train_or_resume`.
-    """
-    if len(set(betas)) < len(betas) or not all(0 < beta < math.inf for beta in betas):
-        raise FastdrawError(f"--beta must be finite numbers above 0, none twice, got {' '.join(map(str, betas))}")
-    settings = {out / f"n64-beta{beta:g}": resolve("vae-mnist", {**values, "beta": beta}) for beta in betas}
+def train_runs(args: Namespace) -> list[Path]:
+    """Train with each beta, or go on with it, and return the folders of the runs."""
+    values = {"data.root": args.root, "data.download": args.download, "steps": args.steps or SHORT_STEPS}
+    values |= SHORT | {"seed": args.seed, "threads": args.threads, "device": args.device}
+    betas = args.beta or BETAS
+    settings = {args.out / f"n64-beta{beta:g}": resolve("vae-mnist", values | {"beta": beta}) for beta in betas}
     for run, of_run in settings.items():
         print(f"training with beta {of_run.beta:g}: {run}", flush=True)
         train_or_resume(of_run, run)
     return list(settings)
 
 
-def load_vae(run: Path, device: str) -> tuple[Vae, Settings]:
-    """Load as `load_model` a VAE of single digits.
+def measure(runs: Sequence[Path], args: Namespace) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What results.json holds, and what some of the codes make of the test images, under their names."""
+    loaded = sorted(((run, *load_model(run, args.device)) for run in runs), key=lambda found: found[2].beta)
+    for run, model, settings in loaded:
+        if not isinstance(model, Vae) or settings.data.source != "digits":
+            raise FastdrawError(f"{run} is no run of a VAE on single digits: give runs of the preset vae-mnist")
+    data = settings.data.at(args.root)
+    fitted, tested = (load_mnist_images(data.root, split, args.download).images for split in ("train", "test"))
+    train, test = fitted[:FITTED] / 255, tested[: args.images] / 255
 
-    Raises:
-        FastdrawError: as `load_model`, or the run is of another kind of model or of other data.
-    """
-    model, settings = load_model(run, device)
-    if not isinstance(model, Vae) or settings.data.source != "digits":
-        raise FastdrawError(f"{run} is no run of a VAE on single digits: give runs of the preset vae-mnist")
-    return model, settings
-
-
-def measure_all(
-    loaded: Sequence[tuple[Path, Vae, Settings]], train: Tensor, test: Tensor
-) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
-    """What results.json holds, and what some of the codes make of the test images, under their names.
-
-    Args:
-        loaded: the folder, model and settings of each run.
-        train, test (N, C, H, W): in [0, 1].
-    """
-    vaes, rows = [], [("data", test)]
+    vaes, rows = [], {"data": test}
     for run, model, settings in loaded:
         print(f"measuring beta {settings.beta:g}: {run}", flush=True)
         of_model, image = measure_vae(model, train, test)
         vaes.append({"beta": settings.beta, "steps": Run.open(run).metrics()[-1]["step"], **of_model})
-        rows.append((caption(f"beta {settings.beta:g}", as_noisy_as_sampling(of_model)), image))
+        rows[caption(f"beta {settings.beta:g}", of_model["coded"][-1])] = image
 
     print("measuring what they are compared with", flush=True)
-    _, model, settings = loaded[len(loaded) // 2]
-    size, rate = model.config.latent, as_noisy_as_sampling(vaes[len(loaded) // 2])["bits"]
-    pca, sheets, files = measure_pca(train, test, size), jpeg_sheets(test), jpeg_files(test)
+    size, rate = settings.model.latent, vaes[len(vaes) // 2]["coded"][-1]["bits"]
+    pca, sheets = measure_pca(train, test, size), measure_jpeg(test, len(test))
     nearest, image = min(pca, key=lambda found: abs(found[0]["bits"] - rate))
-    rows += [(caption("PCA", nearest), image), (caption("JPEG sheet", sheets[0][0]), sheets[0][1])]
-    lossy = {f"PCA of {size}, same coder": pca, "JPEG, one sheet": sheets, "JPEG, a file each": files}
-    results = {
+    rows |= {caption("PCA", nearest): image, caption("JPEG sheet", sheets[0][0]): sheets[0][1]}
+    lossy = {
+        f"PCA of {size}, same coder": pca,
+        "JPEG, one sheet": sheets,
+        "JPEG, a file each": measure_jpeg(test, 1),
+    }
+    return {
         "images": len(test),
         "pixels": test[0].numel(),
         "vae": vaes,
         "lossy": {name: [point for point, _ in found] for name, found in lossy.items()},
         "lossless": measure_lossless(test),
-        "settings": shown(settings),
-    }
-    return results, rows
+        "settings": settings.model_dump(mode="json", exclude={"beta": True, "data": {"root", "download"}}),
+    }, rows
 
 
 class Coder:
@@ -214,11 +186,6 @@ class Coder:
         """The rounded vectors (N, Z)."""
         return (symbols + self.low) * self.step
 
-    def bits(self, symbols: Integers) -> Floats:
-        """What each vector costs (N,), but for the whole bytes of a file."""
-        costs = [-np.log2(np.asarray(counts) / sum(counts)) for counts in self.counts]
-        return sum((cost[column] for cost, column in zip(costs, symbols.T, strict=True)), np.zeros(len(symbols)))
-
     def encode(self, symbols: Integers) -> bytes:
         """Asymmetric numeral systems (Duda 2013) with one whole number of any size as the state."""
         state = 1
@@ -242,19 +209,18 @@ class Coder:
         return np.asarray(rows, np.int64)
 
 
-def send(coder: Coder, vectors: Floats) -> tuple[dict[str, float], Floats]:
-    """Write vectors (N, Z) to files and read them: bits of a vector, written and by frequency, and what was read."""
+def send(coder: Coder, vectors: Floats) -> tuple[float, Floats]:
+    """Write vectors (N, Z) to files and read them: the bits of a vector, and what was read."""
     symbols = coder.symbols(vectors)
     groups = [symbols[start : start + GROUP] for start in range(0, len(symbols), GROUP)]
     files = [coder.encode(group) for group in groups]
     read = np.concatenate([coder.decode(data, len(group)) for data, group in zip(files, groups, strict=True)])
-    written = 8 * sum(map(len, files)) / len(vectors)
-    return {"bits": written, "information": float(coder.bits(symbols).mean())}, coder.vectors(read)
+    return 8 * sum(map(len, files)) / len(vectors), coder.vectors(read)
 
 
 @torch.no_grad()
 def measure_vae(model: Vae, train: Tensor, test: Tensor) -> tuple[dict[str, Any], Tensor]:
-    """Rate and distortion of samples of q(z | x) and of the coder, and what this decodes where it is as noisy as those.
+    """Rate and distortion of samples of q(z | x) and of the coder, and what this decodes at the last of its steps.
 
     Args:
         train, test (N, C, H, W): in [0, 1].
@@ -266,18 +232,15 @@ def measure_vae(model: Vae, train: Tensor, test: Tensor) -> tuple[dict[str, Any]
     sampled = {"bits": bits.value, "interval": bits[1:3], **decoded_from(model, z, test)[0]}
 
     sigma = train_log_sigma.double().exp().square().mean(0).sqrt().cpu().numpy()
-    coded, shown = [], test
+    coded = []
     for step in STEPS:
-        coder = Coder(train_mu.double().cpu().numpy(), step * sigma)
-        cost, vectors = send(coder, mu.double().cpu().numpy())
+        cost, vectors = send(Coder(train_mu.double().cpu().numpy(), step * sigma), mu.double().cpu().numpy())
         distortion, image = decoded_from(model, torch.from_numpy(vectors).to(mu), test)
-        coded.append({"step": step, **cost, **distortion})
-        if step == AS_SAMPLING:
-            shown = image
-    return {"sampled": sampled, "coded": coded}, shown
+        coded.append({"step": step, "bits": cost, **distortion})
+    return {"sampled": sampled, "coded": coded}, image
 
 
-def decoded_from(model: Vae, z: Tensor, test: Tensor) -> tuple[dict[str, Any], Tensor]:
+def decoded_from(model: Vae, z: Tensor, test: Tensor) -> tuple[Point, Tensor]:
     """The distortion of what a model decodes z (N, Z) to, and those images (N, C, H, W)."""
     canvas = model.decode(z)[-1]
     nll = mean(model.negative_log_likelihood(canvas, test.to(canvas.device)))
@@ -285,53 +248,41 @@ def decoded_from(model: Vae, z: Tensor, test: Tensor) -> tuple[dict[str, Any], T
     return {"nll": nll.value, "nll_interval": nll[1:3], **distortion_of(image, test)}, image
 
 
-def measure_pca(train: Tensor, test: Tensor, size: int) -> list[tuple[dict[str, Any], Tensor]]:
+def measure_pca(train: Tensor, test: Tensor, size: int) -> list[tuple[Point, Tensor]]:
     """Rate and distortion of a PCA that is fitted to the training images, through the same coder at several steps, and
     what it decodes."""
     fitted, pixels = (images.flatten(1).double().numpy() for images in (train, test))
     pca = PCA(min(size, *fitted.shape), random_state=SEED).fit(fitted)
     vectors, found = pca.transform(fitted), []
     for step in PCA_STEPS:
-        cost, read = send(Coder(vectors, step), pca.transform(pixels))
+        bits, read = send(Coder(vectors, step), pca.transform(pixels))
         image = torch.from_numpy(pca.inverse_transform(read)).float().clamp(0, 1).view_as(test)
-        found.append(({"setting": f"step {step:g}", **cost, **distortion_of(image, test)}, image))
+        found.append(({"setting": f"step {step:g}", "bits": bits, **distortion_of(image, test)}, image))
     return found
 
 
-def jpeg_sheets(test: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
-    """Rate and distortion of all images on one sheet at several qualities, and what is decoded."""
-    sheet, found = to_sheet(test), []
+def measure_jpeg(test: Tensor, group: int) -> list[tuple[Point, Tensor]]:
+    """Rate and distortion of sheets of so many images at several qualities, and what is decoded."""
+    parts, found = test.split(group), []
     for quality in QUALITIES:
-        data = packed(sheet, "JPEG", quality=quality, optimize=True)
-        found.append(of_files([data], from_sheet(opened(data), test), test, quality))
+        files = [packed(to_sheet(part), "JPEG", quality=quality) for part in parts]
+        image = torch.cat([from_sheet(opened(data), part) for data, part in zip(files, parts, strict=True)])
+        bits = 8 * sum(map(len, files)) / len(test)
+        found.append(({"setting": f"quality {quality}", "bits": bits, **distortion_of(image, test)}, image))
     return found
-
-
-def jpeg_files(test: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
-    """Rate and distortion with a file for each image at several qualities, and what is decoded."""
-    found = []
-    for quality in QUALITIES:
-        files = [packed(image[0], "JPEG", quality=quality, optimize=True) for image in test]
-        found.append(of_files(files, torch.stack([opened(data)[None] for data in files]), test, quality))
-    return found
-
-
-def of_files(files: Sequence[bytes], image: Tensor, test: Tensor, quality: int) -> tuple[dict[str, Any], Tensor]:
-    bits = 8 * sum(map(len, files)) / len(test)
-    return {"setting": f"quality {quality}", "bits": bits, **distortion_of(image, test)}, image
 
 
 def measure_lossless(test: Tensor) -> dict[str, float]:
     """Bits of an image where all pixels are kept."""
     sizes = {
-        "PNG, one sheet": len(packed(to_sheet(test), "PNG", optimize=True)),
-        "PNG, a file each": sum(len(packed(image[0], "PNG", optimize=True)) for image in test),
+        "PNG, one sheet": len(packed(to_sheet(test), "PNG")),
+        "PNG, a file each": sum(len(packed(image[0], "PNG")) for image in test),
         "zlib, all together": len(zlib.compress(to_bytes(test).tobytes(), 9)),
     }
     return {name: 8 * size / len(test) for name, size in sizes.items()}
 
 
-def distortion_of(image: Tensor, test: Tensor) -> dict[str, Any]:
+def distortion_of(image: Tensor, test: Tensor) -> Point:
     """Squared error of a pixel, averaged over images (N, C, H, W) in [0, 1], its interval over images, and PSNR in dB,
     100 at most."""
     error = mean((image.double() - test.double()).square().flatten(1).mean(1))
@@ -342,10 +293,10 @@ def to_bytes(image: Tensor) -> npt.NDArray[np.uint8]:
     return (image * 255).round().byte().numpy()
 
 
-def packed(image: Tensor, kind: str, **options: Any) -> bytes:
+def packed(image: Tensor, kind: str, **options: int) -> bytes:
     """The file of a grey image (H, W)."""
     data = io.BytesIO()
-    Image.fromarray(to_bytes(image)).save(data, kind, **options)
+    Image.fromarray(to_bytes(image)).save(data, kind, optimize=True, **options)
     return data.getvalue()
 
 
@@ -356,23 +307,17 @@ def opened(data: bytes) -> Tensor:
 
 def to_sheet(images: Tensor) -> Tensor:
     """Grey images (N, 1, H, W) side by side, in rows; the last row ends in black."""
-    rows = -(-len(images) // COLUMNS)
-    height, width = images.shape[2:]
-    sheet = images.new_zeros(rows * COLUMNS, height, width)
-    sheet[: len(images)] = images[:, 0]
-    return sheet.view(rows, COLUMNS, height, width).transpose(1, 2).reshape(rows * height, COLUMNS * width)
+    columns, (height, width) = min(len(images), COLUMNS), images.shape[2:]
+    black = images.new_zeros(-len(images) % columns, 1, height, width)
+    tiles = torch.cat([images, black]).view(-1, columns, height, width)
+    return tiles.transpose(1, 2).reshape(-1, columns * width)
 
 
 def from_sheet(sheet: Tensor, like: Tensor) -> Tensor:
     """Images of the shape of `like` (N, 1, H, W) from their sheet."""
-    height, width = like.shape[2:]
-    tiles = sheet.view(-1, height, COLUMNS, width).transpose(1, 2).reshape(-1, 1, height, width)
-    return tiles[: len(like)]
-
-
-def as_noisy_as_sampling(of_model: Mapping[str, Any]) -> dict[str, Any]:
-    """What the coder did with that step."""
-    return next(point for point in of_model["coded"] if point["step"] == AS_SAMPLING)
+    columns, (height, width) = min(len(like), COLUMNS), like.shape[2:]
+    tiles = sheet.view(-1, height, columns, width).transpose(1, 2)
+    return tiles.reshape(-1, 1, height, width)[: len(like)]
 
 
 def caption(name: str, point: Mapping[str, float]) -> str:
@@ -397,7 +342,7 @@ def table(results: Mapping[str, Any]) -> str:
         "|" + "---|" * 12,
         *(
             f"| {point['beta']:g} | {point['steps']} | {cells(point['sampled'], 'nll', 'mse', 'psnr')} | "
-            f"{cells(as_noisy_as_sampling(point), 'nll', 'mse', 'psnr')} |"
+            f"{cells(point['coded'][-1], 'nll', 'mse', 'psnr')} |"
             for point in results["vae"]
         ),
         "",
@@ -443,22 +388,7 @@ def draw_curves(results: Mapping[str, Any], path: Path) -> None:
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DPI)
-    write_atomically(path, data.getvalue())
-
-
-def draw_rows(rows: Sequence[tuple[str, Tensor]], path: Path) -> None:
-    """Write the first test images, a row for each code."""
-    tiles = [[to_tile(image, TILE) for image in images[:SHOWN]] for _, images in rows]
-    data = io.BytesIO()
-    set_page(tiles, labels=[name for name, _ in rows]).save(data, "PNG", optimize=True)
-    write_atomically(path, data.getvalue())
-
-
-def shown(settings: Settings) -> dict[str, Any]:
-    """The settings but for those that differ from run to run or from user to user."""
-    return settings.model_dump(mode="json", exclude={"beta": True, "data": {"root", "download"}})
+    write_figure(figure, path)
 
 
 if __name__ == "__main__":
