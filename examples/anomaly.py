@@ -21,7 +21,6 @@ extremes.png the images with the lowest and the highest.
 Without --root it uses the digits in the package. Run again, it goes on with the models that are in OUT.
 """
 
-import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_curve
 from torch import Tensor
@@ -43,8 +42,8 @@ from fastdraw.errors import FastdrawError
 from fastdraw.evaluation import bounds_by_image
 from fastdraw.evaluation.intervals import roc_area
 from fastdraw.evaluation.pages import set_page, to_tile
-from fastdraw.evaluation.pictures import WRITE
-from fastdraw.evaluation.plots import COLOURS, TEST, TRAIN
+from fastdraw.evaluation.pictures import WRITE, write_png
+from fastdraw.evaluation.plots import COLOURS, TEST, TRAIN, write_figure
 from fastdraw.files import write_atomically
 from fastdraw.models import Model
 from fastdraw.training import Settings, load_model, resolve, train_or_resume
@@ -65,7 +64,6 @@ SEED = 0
 BATCH = 100
 SHOWN = 10
 TILE = 56
-DPI = 100
 
 Array = npt.NDArray[np.float64]
 
@@ -265,18 +263,6 @@ def set_panels(scores: Mapping[int, Any], inches: tuple[float, float]) -> tuple[
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, list(panels[: len(scores)])
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DPI)
-    write_atomically(path, data.getvalue())
-
-
-def write_png(page: Image.Image, path: Path) -> None:
-    data = io.BytesIO()
-    page.save(data, "PNG", optimize=True)
-    write_atomically(path, data.getvalue())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Data are x ~ N(mu, sigma^2) in one dimension. Encoder N(a x + b, t^2) and decode
 one sample of z for each x, as those of any VAE do; all that is printed and drawn has no sample in it but the histogram.
 """
 
-import io
 import math
 import sys
 from collections.abc import Sequence
@@ -21,13 +20,12 @@ from torch.distributions import Normal
 from fastdraw import ops
 from fastdraw.cli.arguments import Parser, count, folder
 from fastdraw.errors import FastdrawError
-from fastdraw.files import write_atomically
+from fastdraw.evaluation.plots import write_figure
 from fastdraw.models.estimators import reparameterised_bound
 from fastdraw.models.linear_gaussian import LinearGaussian
 
 MU, SIGMA = 2.0, 1.5
 COUNT, BATCH, RATE = 10_000, 512, 0.03
-DPI = 110
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
@@ -49,9 +47,7 @@ def main(argv: Sequence[str]) -> None:
     draw_divergence(divergence, bounds)
     draw_densities(densities, model)
     draw_limit(limit)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
-    write_atomically(arguments.out / "linear_gaussian.png", picture.getvalue())
+    write_figure(figure, arguments.out / "linear_gaussian.png")
 
 
 def train(data: Tensor, steps: int) -> tuple[LinearGaussian, Tensor]:

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+SCRIPTS, EXAMPLES = ROOT / "scripts", ROOT / "examples"
 
 
 def load_script(name: str, folder: Path = SCRIPTS) -> ModuleType:

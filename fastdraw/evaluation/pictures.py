@@ -28,7 +28,7 @@ WRITE, READ = (230, 159, 0), (86, 180, 233)
 def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: int = 10) -> None:
     """Write images (B, C, H, W) row by row, each under its caption, usually the digits that were asked for."""
     tiles = [to_tile(image, TILE_HEIGHT) for image in images]
-    _write_png(set_page(_rows(tiles, columns), _rows(captions, columns)), path)
+    write_png(set_page(_rows(tiles, columns), _rows(captions, columns)), path)
 
 
 def generation_strip(frames: Tensor, path: Path, columns: int = 10, captions: Sequence[str] = ()) -> None:
@@ -41,7 +41,7 @@ def generation_strip(frames: Tensor, path: Path, columns: int = 10, captions: Se
     steps = spaced_steps(len(frames), columns)
     rows = [[to_tile(frames[step - 1, run], TILE_HEIGHT) for step in steps] for run in range(frames.shape[1])]
     heads = [f"t = {step}" for step in steps]
-    _write_png(set_page(rows, captions=[heads], labels=captions), path)
+    write_png(set_page(rows, captions=[heads], labels=captions), path)
 
 
 def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
@@ -57,7 +57,7 @@ def stage_grid(originals: Tensor | None, stages: Sequence[Tensor], path: Path) -
     columns = _columns(len(tiles[0]), tiles[0][0].width, len(tiles) * tiles[0][0].height)
     groups = list(zip(*(_rows(row, columns) for row in tiles), strict=True))
     labels = ["data"] * (len(shown) - len(stages)) + names
-    _write_png(set_page([row for group in groups for row in group], labels=labels * len(groups)), path)
+    write_png(set_page([row for group in groups for row in group], labels=labels * len(groups)), path)
 
 
 def interpolation_grid(first: Tensor, images: Tensor, last: Tensor, path: Path) -> None:
@@ -66,7 +66,7 @@ def interpolation_grid(first: Tensor, images: Tensor, last: Tensor, path: Path) 
     rows = [
         [to_tile(image, TILE_HEIGHT) for image in (first[row], *images[:, row], last[row])] for row in range(len(first))
     ]
-    _write_png(set_page(rows, [["data", *shares, "data"]]), path)
+    write_png(set_page(rows, [["data", *shares, "data"]]), path)
 
 
 def interpolation_gif(first: Tensor, images: Tensor, last: Tensor, path: Path) -> None:
@@ -98,14 +98,14 @@ def traversal_grid(
         tile = min(zip(values, rows[-1], strict=True), key=lambda pair: abs(pair[0] - value))[1]
         ImageDraw.Draw(tile).rectangle((0, 0, tile.width - 1, tile.height - 1), outline=WRITE, width=3)
     heads = [[f"{value:.3g}" for value in values]]
-    _write_png(set_page(rows, heads, labels, legend={"nearest to the code as it was": WRITE}), path)
+    write_png(set_page(rows, heads, labels, legend={"nearest to the code as it was": WRITE}), path)
 
 
 def traversal_line(images: Tensor, values: Sequence[float], path: Path) -> None:
     """Write images (V, C, H, W) of codes of one number, row by row, with its first and its last value."""
     tiles = [to_tile(image, TILE_HEIGHT) for image in images]
     footer = f"z from {values[0]:.3g} at the top left to {values[-1]:.3g} at the bottom right"
-    _write_png(set_page(_rows(tiles, round(math.sqrt(len(tiles)))), footer=footer), path)
+    write_png(set_page(_rows(tiles, round(math.sqrt(len(tiles)))), footer=footer), path)
 
 
 def traversal_plane(images: Tensor, values: Sequence[float], path: Path) -> None:
@@ -113,13 +113,13 @@ def traversal_plane(images: Tensor, values: Sequence[float], path: Path) -> None
     sheet = torch.cat([torch.cat(list(row), dim=2) for row in images], dim=1)
     reach = f"{values[0]:.3g} to {values[-1]:.3g}"
     footer = f"first number of z from {reach}, left to right; second from {reach}, top to bottom"
-    _write_png(set_page([[to_tile(sheet, SHEET_HEIGHT)]], footer=footer), path)
+    write_png(set_page([[to_tile(sheet, SHEET_HEIGHT)]], footer=footer), path)
 
 
 def image_rows(rows: Mapping[str, Tensor], path: Path) -> None:
     """Write a row of images (B, C, H, W) for each label, which stands on its left; all rows of the same B."""
     tiles = [[to_tile(image, TILE_HEIGHT) for image in images] for images in rows.values()]
-    _write_png(set_page(tiles, labels=list(rows)), path)
+    write_png(set_page(tiles, labels=list(rows)), path)
 
 
 def generation_gif(
@@ -250,7 +250,8 @@ def _write_gif(pages: Sequence[Image.Image], path: Path) -> None:
     write_atomically(path, data.getvalue())
 
 
-def _write_png(page: Image.Image, path: Path) -> None:
+def write_png(page: Image.Image, path: Path) -> None:
+    """Write a page as PNG, whole or not at all."""
     data = io.BytesIO()
     page.save(data, "PNG", optimize=True)
     write_atomically(path, data.getvalue())

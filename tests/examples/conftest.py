@@ -1,6 +1,5 @@
 """The examples, loaded by their path as users run them, and a small folder of digits."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -9,27 +8,19 @@ import pytest
 
 from fastdraw.data.mnist import RAW, load_mnist
 from tests.data.test_mnist import idx
+from tests.scripts import EXAMPLES, load_script
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
 NOISE = 9
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
 def anomaly() -> ModuleType:
-    return load("anomaly")
+    return load_script("anomaly", EXAMPLES)
 
 
 @pytest.fixture(scope="session")
 def compression() -> ModuleType:
-    return load("compression")
+    return load_script("compression", EXAMPLES)
 
 
 @pytest.fixture(scope="session")

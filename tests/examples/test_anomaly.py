@@ -17,7 +17,8 @@ from fastdraw.evaluation.intervals import roc_area
 from fastdraw.models import Vae, VaeConfig
 from fastdraw.training import Run
 from fastdraw.training.sources import held_out_source, training_source
-from tests.examples.conftest import EXAMPLES, NOISE, ROOT
+from tests.examples.conftest import NOISE
+from tests.scripts import EXAMPLES, ROOT
 
 SMALL = ["--steps", "3", "--samples", "2", "--threads", "1", "--device", "cpu"]
 PICTURES = ("roc.png", "scores.png", "extremes.png")

@@ -15,11 +15,11 @@ from fastdraw import ops
 from fastdraw.errors import FastdrawError
 from fastdraw.models import Vae, VaeConfig
 from fastdraw.training import train
-from tests.examples.conftest import ROOT, load
+from tests.scripts import EXAMPLES, ROOT, load_script
 from tests.training.tiny import tiny
 
 SMALL = ["--images", "60", "--threads", "1", "--device", "cpu"]
-Coder = load("compression").Coder
+Coder = load_script("compression", EXAMPLES).Coder
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""The examples run, at a small size, and what they print and draw is right."""
+"""The example of the linear VAE runs, at a small size, and what it prints and draws is right."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from fastdraw.cli.arguments import UsageError
-
-from .scripts import EXAMPLES, load_script
+from tests.scripts import EXAMPLES, load_script
 
 
 def test_linear_gaussian_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,7 +19,7 @@ def test_linear_gaussian_prints_and_draws(tmp_path: Path, capsys: pytest.Capture
     assert divergence > 0
     assert elbo + divergence == pytest.approx(log_likelihood, abs=2e-6)
     with Image.open(tmp_path / "deep" / "vae" / "linear_gaussian.png") as picture:
-        assert picture.size == (1210, 814)
+        assert picture.size == (1584, 1065)
 
 
 def test_linear_gaussian_learns_by_samples() -> None:
