@@ -1,6 +1,5 @@
 """The loss of a VAE on a whole set of images, each taken once, split into its parts and into numbers of z."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -19,13 +18,6 @@ class Losses(NamedTuple):
     nll: Tensor
     kl: Tensor
     mu: Tensor
-
-
-class Average(NamedTuple):
-    """The mean of a loss over images, and its standard error."""
-
-    value: float
-    error: float
 
 
 @torch.no_grad()
@@ -50,9 +42,3 @@ def image_losses(model: Vae, images: Tensor, chunk: int = CHUNK) -> Losses:
 def kl_by_number(mu: Tensor, log_sigma: Tensor) -> Tensor:
     """KL(N(mu, sigma^2) || N(0, 1)) of every number, in nats and in the shape of both."""
     return ops.gaussian_kl(mu.reshape(-1, 1), log_sigma.reshape(-1, 1)).view_as(mu)
-
-
-def average(values: Tensor) -> Average:
-    """The mean of values (N,), N >= 2, summed in float64."""
-    values = values.double()
-    return Average(values.mean().item(), values.std().item() / math.sqrt(len(values)))

@@ -44,11 +44,6 @@ def generation_strip(frames: Tensor, path: Path, columns: int = 10, captions: Se
     write_png(set_page(rows, captions=[heads], labels=captions), path)
 
 
-def reconstruction_grid(originals: Tensor, reconstructions: Tensor, path: Path) -> None:
-    """Write originals (B, C, H, W), each above its reconstruction of the same shape."""
-    stage_grid(originals, [reconstructions], path)
-
-
 def stage_grid(originals: Tensor | None, stages: Sequence[Tensor], path: Path) -> None:
     """Write what each stage of a model makes of every image (B, C, H, W), below the original where there is one."""
     names = {1: ["model"], 2: ["coarse", "fine"]}.get(len(stages), [f"stage {n}" for n in range(1, len(stages) + 1)])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastdraw.evaluation.kept import Part, settings_rows, table_head, table_row
 from fastdraw.evaluation.latent import ACTIVE, active_units
-from fastdraw.evaluation.losses import Losses, average
+from fastdraw.evaluation.losses import Losses
 
 CLOSE = 0.03  # of the paper's figure
 MEASURES = {"bce": "BCE", "kl": "KL", "loss": "BCE + beta KL"}
@@ -224,7 +224,8 @@ def render_table1(results: Results) -> str:
 
 
 def _mean(values: Tensor) -> Mean:
-    return Mean(**average(values)._asdict())
+    values = values.double()
+    return Mean(value=values.mean().item(), error=values.std().item() / math.sqrt(len(values)))
 
 
 def _of_run(run: RunLosses) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fastdraw.evaluation.latent import decode
 from fastdraw.evaluation.latent_pictures import (
     REACH,
     draw_histogram,
@@ -51,7 +52,7 @@ class Measured(NamedTuple):
 def figure_3(run: Measured, labels: Tensor, path: Path) -> None:
     """Write what a z of one number holds: images along it, how the test images lie on it, and the losses."""
     figure, (left, middle, right) = _panels()
-    draw_tiles(left, _decode(run.model, sweep(SIDE * SIDE)), SIDE)
+    draw_tiles(left, decode(run.model, sweep(SIDE * SIDE)[None]), SIDE)
     left.set_title(f"z from {-REACH:g}, top left, to {REACH:g}, bottom right")
     draw_histogram(middle, run.mu[:, 0], labels)
     middle.set(title="mean of q(z | x) of the test images", xlabel="z", ylabel="digit")
@@ -62,7 +63,7 @@ def figure_3(run: Measured, labels: Tensor, path: Path) -> None:
 def figure_4(run: Measured, labels: Tensor, path: Path) -> None:
     """Write what a z of two numbers holds: images on a grid of it, where the test images lie, and the losses."""
     figure, (left, middle, right) = _panels()
-    draw_tiles(left, _decode(run.model, grid(GRID_SIDE)), GRID_SIDE)
+    draw_tiles(left, decode(run.model, grid(GRID_SIDE)[None]), GRID_SIDE)
     left.set_title(f"z from ({-REACH:g}, {-REACH:g}), top left, to ({REACH:g}, {REACH:g}), bottom right")
     draw_scatter(middle, run.mu, labels)
     middle.set(title="mean of q(z | x) of the test images, by digit", xlabel="first number of z", ylabel="second")
@@ -83,12 +84,12 @@ def figure_5(run: Measured, images: Tensor, labels: Tensor, path: Path) -> None:
     left, middle, right = (figure.add_subfigure(places[0, column]) for column in range(3))
     above, below = left.subplots(2, 1, height_ratios=[6, 4])
     # In rows of ten, an image each time above its reconstruction.
-    pairs = [images[: 3 * SIDE].float() / 255, _decode(run.model, run.mu[: 3 * SIDE])]
+    pairs = [images[: 3 * SIDE].float() / 255, decode(run.model, run.mu[None, : 3 * SIDE])]
     tiles = torch.stack([part.unflatten(0, (3, SIDE)) for part in pairs], dim=1)
     draw_tiles(above, tiles.flatten(0, 2), SIDE)
     above.set_title("test images, each above its reconstruction")
     noise = run.model.noise(4 * SIDE, generator=torch.Generator().manual_seed(SEED))
-    draw_tiles(below, _decode(run.model, noise[0]), SIDE)
+    draw_tiles(below, decode(run.model, noise), SIDE)
     below.set_title("drawn from the prior")
     # From all of the set: its halves were written by other people.
     chosen = torch.linspace(0, len(run.mu) - 1, min(POINTS, len(run.mu))).long()
@@ -136,7 +137,7 @@ def redrawn_by_row(runs: Sequence[Measured], images: Tensor, labels: Tensor, pat
     chosen = torch.tensor([int((labels == digit).nonzero()[0]) for digit in labels.unique().tolist()])
     rows = {"test images": images[chosen].float() / 255}
     for run in runs:
-        rows[f"n={run.row.latent} beta={run.row.beta:g}"] = _decode(run.model, run.mu[chosen])
+        rows[f"n={run.row.latent} beta={run.row.beta:g}"] = decode(run.model, run.mu[None, chosen])
     image_rows(rows, path)
 
 
@@ -165,11 +166,6 @@ def epoch_losses(
 def _panels() -> tuple[Figure, Sequence[Axes]]:
     figure = Figure((17, 5.4), layout="constrained")
     return figure, list(figure.subplots(1, 3))
-
-
-@torch.no_grad()
-def _decode(model: Vae, z: Tensor) -> Tensor:
-    return model.expected(model.decode(z.to(model.device))[-1]).cpu()
 
 
 def _draw_losses(axes: Axes, run: Measured) -> None:

@@ -10,7 +10,6 @@ from fastdraw.evaluation import (
     interpolation_gif,
     interpolation_grid,
     kl_bars,
-    reconstruction_grid,
     stage_grid,
     traversal_grid,
     traversal_line,
@@ -47,14 +46,6 @@ def test_stages_stand_below_their_original(tmp_path, count, channels):
         left = picture.shape[1] - MARGIN - 2 * S - GAP
         for row, shown in enumerate(rows):
             assert all(at(picture, row, column, MARGIN, left, image) for column, image in enumerate(shown))
-
-
-def test_a_model_of_one_stage_has_a_reconstruction(tmp_path):
-    originals, made = images(2, 3)
-    reconstruction_grid(originals, made, tmp_path / "a.png")
-    stage_grid(originals, [made], tmp_path / "b.png")
-
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_many_images_stand_in_groups_of_rows(tmp_path):

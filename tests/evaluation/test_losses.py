@@ -1,13 +1,11 @@
 """The losses of a VAE on a set of images, against a loop over single images in plain PyTorch."""
 
-import math
-
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy
 
-from fastdraw.evaluation.losses import SEED, average, image_losses
+from fastdraw.evaluation.losses import SEED, image_losses
 from fastdraw.models import Vae, VaeConfig
 
 IMAGES, LATENT = 7, 3
@@ -51,9 +49,3 @@ def test_numbers_of_z_add_up_to_the_kl_that_is_trained(model: Vae, images: torch
     found = image_losses(model, images)
     output = model(images.float() / 255, None, None, torch.zeros(1, IMAGES, LATENT))
     torch.testing.assert_close(found.kl.sum(1), output.kl[0].detach())
-
-
-def test_average_by_hand() -> None:
-    found = average(torch.tensor([1.0, 2.0, 6.0]))
-    assert found.value == pytest.approx(3)
-    assert found.error == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))

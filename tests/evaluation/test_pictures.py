@@ -18,8 +18,8 @@ from fastdraw.evaluation import (
     kl_by_step,
     mean_attention,
     reconstruction_gif,
-    reconstruction_grid,
     sample_grid,
+    stage_grid,
 )
 from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, LINE_HEIGHT, MARGIN, set_page
 from fastdraw.evaluation.pictures import READ, WRITE, image_rows, spaced_steps
@@ -28,7 +28,7 @@ T, B, L, N = 12, 3, 2, 8
 PNG = [
     ("samples", lambda path, c: sample_grid(images(c)[0], ["12", "34", "56"], path)),
     ("strip", lambda path, c: generation_strip(images(c), path)),
-    ("reconstructions", lambda path, c: reconstruction_grid(images(c)[0], images(c)[1], path)),
+    ("reconstructions", lambda path, c: stage_grid(images(c)[0], [images(c)[1]], path)),
     ("rows", lambda path, c: image_rows({"data": images(c)[0], "model": images(c)[1]}, path)),
     ("attention", lambda path, c: attention_map(torch.rand(T, B, L).softmax(-1), B * ["12"], images(c), path)),
     ("mean-attention", lambda path, c: mean_attention({"12": torch.rand(T, B, L).softmax(-1)}, path)),

@@ -159,6 +159,7 @@ def test_losses_of_images_become_means_with_errors():
     assert (found.test.kl.value, found.test.kl.error) == (1.5, 0.5)
     # An image's own BCE and KL are added before their spread is taken: 2 and 5.
     assert (found.test.loss.value, found.test.loss.error) == pytest.approx((3.5, 1.5))
+    assert (found.train.bce.value, found.train.bce.error) == pytest.approx((2.0, 1.0))  # sqrt((1 + 1 + 4) / 2 / 3)
     assert found.train.loss.value == 2.0
     assert found.kl_by_dimension == [1.5, 0.0]
     assert found.active == 1
