@@ -32,7 +32,7 @@ def embed(model: Model, batch: Batch) -> Tensor:
 
 
 def decode(model: Model, codes: Tensor, labels: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    """The images (B, C, H, W) in [0, 1] that codes (T, B, Z) stand for, the means of p(x | z).
+    """The images (B, C, H, W) in [0, 1] that codes (T, B, Z) stand for, of a model with stages those of the last.
 
     Args:
         labels (B, L), lengths (B,): of the images, for a `Draw`.

@@ -190,7 +190,7 @@ def render_sharpness(results: Results) -> str:
     lines = [
         f"# How sharp images of a VAE, a residual and a multi-stage VAE are, on {results.data}",
         "",
-        f"Means of p(x | z): of {images} held-out images with z the mean of q(z | x), and of z drawn from the prior.",
+        f"What the last stage makes of z: the mean of q(z | x) of {images} held-out images, or a draw from the prior.",
         "",
         "- gradient energy: mean squared difference of horizontal neighbours plus that of vertical ones",
         f"- high-frequency power: part of the mean squared pixel above {HIGH} cycles per pixel, by a cosine transform",
