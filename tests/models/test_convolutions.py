@@ -32,6 +32,7 @@ def test_images_of_any_size_are_encoded_and_decoded(shape: tuple[int, int, int],
 
 def test_sizes_are_halved_and_rounded_up() -> None:
     assert sizes((3, 28, 5), 3) == [(28, 5), (14, 3), (7, 2), (4, 1)]
+    assert sizes((1, 1, 128), 2) == [(1, 128), (1, 64), (1, 32)]
 
 
 def test_sizes_of_networks_are_those_that_layers_make() -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from fastdraw.models import Vae, VaeConfig, build_model
-from fastdraw.models.convolutions import Refiner, sizes
 
 GAUSSIAN = {"likelihood": "gaussian"}
 CONV: dict[str, Any] = {"network": "conv", "widths": (3, 4, 5)}
@@ -67,17 +66,6 @@ def test_every_pixel_is_seen_and_drawn(network: str) -> None:
     assert slope.abs().gt(0).all()
     canvases = model.sample(None, None, model.noise(8))
     assert canvases.var(0).gt(0).all()
-
-
-def test_halving_rounds_up() -> None:
-    assert sizes((3, 29, 31), 3) == [(29, 31), (15, 16), (8, 8), (4, 4)]
-    assert sizes((1, 1, 128), 2) == [(1, 128), (1, 64), (1, 32)]
-
-
-def test_conv_layers_are_as_many_as_asked_for() -> None:
-    encoder = tiny(**CONV, convs=2).encoder
-    strides = [layer.stride[0] for layer in encoder if isinstance(layer, torch.nn.Conv2d)]
-    assert strides == [1, 2, 1, 2, 1, 2]
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
@@ -272,16 +260,6 @@ def test_stages_refine_one_another() -> None:
         assert torch.equal(fine, refiner(coarse))
         assert not torch.equal(fine, coarse)
     assert torch.equal(model.sample(None, None, z[None]), stages[-1])
-
-
-def test_a_refiner_starts_from_its_image() -> None:
-    """Around its residual blocks there is a skip connection: with nothing in them it changes nothing."""
-    refiner = Refiner(2, 4, blocks=2)
-    with torch.no_grad():
-        refiner.blocks[-1].weight.zero_()
-        refiner.blocks[-1].bias.zero_()
-    image = torch.rand(3, 2, 5, 4)
-    assert torch.equal(refiner(image), image)
 
 
 @pytest.mark.parametrize(("of", "place"), [("first", 0), ("last", -1)])
