@@ -36,11 +36,13 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], settings: BaseModel
     write_atomically(path, save(tensors, metadata))
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, settings: BaseModel | None = None) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint to the CPU.
 
+    Args:
+        settings: those that it must have been written with; None: any.
     Raises:
-        FastdrawError: no such file, not a checkpoint of this program and version, or damaged.
+        FastdrawError: no such file, not a checkpoint of this program and version, damaged, or of other settings.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -58,6 +60,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise FastdrawError(f"{path} has checkpoint version {metadata.get('version')}, this fastdraw reads {VERSION}")
     if metadata.pop("sha256", None) != _checksum(tensors, metadata):
         raise FastdrawError(f"{path} is damaged: its checksum does not match; restore it from a copy")
+    # Layouts of different models can be alike: a likelihood, say, has no tensor.
+    if settings is not None and type(settings).model_validate_json(metadata["settings"]) != settings:
+        raise FastdrawError(
+            f"{path} was written with other settings than those beside it: restore both from one copy, or save it again"
+        )
     return tensors
 
 

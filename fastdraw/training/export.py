@@ -46,4 +46,4 @@ def load_saved(folder: Path, device: torch.device) -> tuple[Model, Settings]:
         settings = parse_settings((folder / CONFIG).read_text("utf-8"))
     except (FastdrawError, UnicodeDecodeError, OSError) as error:
         raise FastdrawError(f"{folder / CONFIG}: {error}") from None
-    return model_of(settings, read_checkpoint(folder / MODEL), folder / MODEL, device), settings
+    return model_of(settings, read_checkpoint(folder / MODEL, settings), folder / MODEL, device), settings

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fastdraw.errors import FastdrawError
 from fastdraw.models import Model, build_model
 from fastdraw.training.checkpoint import Layout, check_layout, read_checkpoint
 from fastdraw.training.objective import Objective
@@ -116,11 +117,14 @@ def model_of(settings: Settings, tensors: dict[str, Tensor], path: Path, device:
     """The model of settings with the tensors that were read from `path`, in evaluation mode.
 
     Raises:
-        FastdrawError: the tensors are of another model.
+        FastdrawError: the tensors are of another model, or not finite.
     """
     with torch.random.fork_rng(devices=[]):
         model = build_model(settings.model).to(device)
     check_layout(path, tensors, {name: _kind(tensor) for name, tensor in model.state_dict().items()})
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise FastdrawError(f"{path}: {name} is not finite everywhere: train again, with a lower --optimiser.lr")
     model.load_state_dict(tensors)
     return model.eval()
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from fastdraw.errors import FastdrawError
@@ -91,6 +92,23 @@ def test_foreign_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str
     save_file(TENSORS, path, metadata)
     with pytest.raises(FastdrawError, match=message):
         read_checkpoint(path)
+
+
+class Older(BaseModel):
+    size: int = 1
+
+
+class Newer(Older):
+    colour: str = "grey"
+
+
+def test_settings_are_compared_with_defaults_for_what_came_later(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    write_checkpoint(path, TENSORS, Older())
+    assert read_checkpoint(path, Newer()).keys() == TENSORS.keys()
+    for other in (Newer(size=2), Newer(colour="red")):
+        with pytest.raises(FastdrawError, match="was written with other settings than those beside it"):
+            read_checkpoint(path, other)
 
 
 def test_missing_checkpoint_and_folder_in_its_place_are_refused(tmp_path: Path) -> None:

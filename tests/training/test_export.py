@@ -119,6 +119,8 @@ def damage(folder: Path, kind: str) -> None:
         config.write_bytes(b"\xff\xfe")
     elif kind == "other-size":
         config.write_text(config.read_text().replace('"latent": 3', '"latent": 4'))
+    elif kind == "other-likelihood":
+        config.write_text(config.read_text().replace('"bernoulli"', '"gaussian"'))
     elif kind == "unknown":
         values = json.loads(config.read_text())
         config.write_text(json.dumps(values | {"colour": 1}))
@@ -135,7 +137,8 @@ def damage(folder: Path, kind: str) -> None:
         ("bit", r"model.safetensors is damaged: its checksum does not match"),
         ("text", r"config.json: setting .*JSON"),
         ("bytes", r"config.json: 'utf-8' codec"),
-        ("other-size", r"model.safetensors: encoder.* is \(6, 6\) float32, expected \(8, 6\)"),
+        ("other-size", r"model.safetensors was written with other settings than those beside it: restore both"),
+        ("other-likelihood", r"model.safetensors was written with other settings than those beside it: restore both"),
         ("unknown", "config.json: no setting 'colour'"),
         ("folder", r"model.safetensors (cannot be read|is damaged)"),
     ],
@@ -145,6 +148,16 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, kind: str, messag
     save_model(TrainingState(settings, torch.device("cpu")).model, settings, tmp_path)
     damage(tmp_path, kind)
     with pytest.raises(FastdrawError, match=message):
+        load_model(tmp_path)
+
+
+def test_a_model_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    settings = vae()
+    model = TrainingState(settings, torch.device("cpu")).model
+    with torch.no_grad():
+        model.get_parameter("decoder.0.bias")[1] = torch.nan
+    save_model(model, settings, tmp_path)
+    with pytest.raises(FastdrawError, match=r"model.safetensors: decoder.0.bias is not finite everywhere: train again"):
         load_model(tmp_path)
 
 
