@@ -111,6 +111,13 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def path(text: str) -> Path:
+    """Parse a file or a folder, as `folder` does."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or a folder, got an empty text")
+    return Path(text)
+
+
 def seed_number(text: str) -> int:
     """Parse a seed, 0 to 2^63 - 1."""
     number = int(text)
@@ -129,4 +136,6 @@ def _kind(annotation: Any) -> dict[str, Any]:
         return {"metavar": "{" + ",".join(get_args(annotation)) + "}"}
     if isinstance(annotation, types.UnionType):
         annotation = get_args(annotation)[0]
-    return {"metavar": "PATH" if annotation is Path else annotation.__name__.upper()}
+    if annotation is Path:
+        return {"metavar": "PATH", "type": path}
+    return {"metavar": annotation.__name__.upper()}

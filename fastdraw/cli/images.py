@@ -2,10 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastdraw.cli.arguments import Parser, UsageError
+from fastdraw.cli.arguments import Parser, UsageError, path
 
 if TYPE_CHECKING:
     from fastdraw.data import Batch
@@ -18,7 +17,7 @@ def own_images_arguments(parser: Parser) -> None:
         "--images",
         metavar="PATH",
         nargs="+",
-        type=Path,
+        type=path,
         help="your own images, files or folders of files, in place of test images",
     )
     parser.add_argument(

@@ -25,6 +25,8 @@ from tests.training.tiny import files, tiny_arguments
         ("--root ~nobody-of-that-name/mnist", 1, "a user whom this machine does not know"),
         ("--root \udcff", 2, "is no text in the encoding"),
         ("--out=", 2, "--out: must name a folder"),
+        ("--root=", 2, "--root: must name a file or a folder, got an empty text"),
+        ("--refinement.features=", 2, "--refinement.features: must name a file or a folder, got an empty text"),
     ],
 )
 def test_setting_out_of_all_bounds(

@@ -440,6 +440,7 @@ def test_mistake_is_one_line_and_harms_nothing(
         ("traverse z8 --steps 2000000000", 2, r"--steps: must lie in 2\.\.1000"),
         ("reconstruct z8 --images \udcff", 2, "is no text in the encoding"),
         ("export z8 --out=", 2, "--out: must name a folder"),
+        ("embed z8 --images=", 2, "--images: must name a file or a folder, got an empty text"),
     ],
 )
 def test_numbers_and_texts_out_of_all_bounds(
