@@ -301,7 +301,8 @@ class _Log:
             f"{'' if weight == 1 else f'{weight:g} x '}{TITLES[name]} {terms[name]:.2f}"
             for name, weight in zip(objective.names, objective.weights.tolist(), strict=True)
         ]
-        self._bar.write(f"step {self._state.step}: test {' + '.join(parts)} = {terms['loss']:.2f} nats")
+        unit = "" if "refinement" in objective.names else " nats"  # which a refinement loss is not in
+        self._bar.write(f"step {self._state.step}: test {' + '.join(parts)} = {terms['loss']:.2f}{unit}")
 
 
 @contextmanager
