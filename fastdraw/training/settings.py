@@ -24,6 +24,7 @@ DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
 SIZES = {"mnist": (32, 64), "svhn": (32, 64), "digits": (28, 28), "binarised": (28, 28), "captions": (60, 60)}
 COLOUR = ("svhn", "celeba", "folder")  # come in grey or in colour
 UNLABELLED = ("celeba", "folder")
+SHOWN = 200  # characters of what came, in an error
 ONE_LENGTH = ("digits", "binarised", "captions", *UNLABELLED)
 
 
@@ -318,4 +319,9 @@ def _one_line(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"settings: {message}"
-    return f"setting {name}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    if first["type"] == "json_invalid":
+        return message
+    if first["type"] == "union_tag_invalid":
+        return f"setting model.kind: expected {' or '.join(MODELS)}, got {first['ctx']['tag']!r}"
+    came = repr(first["input"])
+    return f"setting {name}: {message[0].lower()}{message[1:]}, got {came[:SHOWN]}{'..' * (len(came) > SHOWN)}"

@@ -135,7 +135,7 @@ def damage(folder: Path, kind: str) -> None:
         ("no-model", "model.safetensors is missing"),
         ("truncated", r"model.safetensors is damaged or no safetensors file"),
         ("bit", r"model.safetensors is damaged: its checksum does not match"),
-        ("text", r"config.json: setting .*JSON"),
+        ("text", r"config.json: Invalid JSON: EOF while parsing an object at line 1 column 1$"),
         ("bytes", r"config.json: 'utf-8' codec"),
         ("other-size", r"model.safetensors was written with other settings than those beside it: restore both"),
         ("other-likelihood", r"model.safetensors was written with other settings than those beside it: restore both"),

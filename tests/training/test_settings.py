@@ -135,6 +135,8 @@ def test_settings_survive_json() -> None:
         ({"steps": "many"}, r"setting steps: .*integer.*, got 'many'"),
         ({"precision": "float16"}, r"'float32' or 'bfloat16', got 'float16'"),
         ({"device": "tpu"}, r"setting device"),
+        ({"model.kind": "gan"}, r"^setting model.kind: expected draw or vae, got 'gan'$"),
+        ({"steps": {"a" * 1000: 1}}, r"^setting steps: .*, got \{'a{198}\.\.$"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
