@@ -44,9 +44,7 @@ def main(argv: Sequence[str]) -> None:
         train_or_resume(settings, out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped: the same command goes on from here") from None
-    rows = Run.open(out).metrics()
-    if not rows:
-        raise FastdrawError(f"{out} is trained, but its metrics.jsonl is gone or empty: give another --out")
+    rows = Run.open(out).metrics_of_training()
     curves(rows, out / "curves.png")
 
     model, _ = load_draw(out, settings.device)

@@ -35,23 +35,26 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     The vertical axis covers all but the first twentieth of the steps, where the loss falls from far above.
 
     Args:
-        rows: at least one, with the keys step, split ("train" or "test"), and in nats per image loss, nll, kl.
+        rows: at least one, with the keys step, split ("train" or "test"), and in nats per image loss, nll, kl; those
+            that are not finite are left out.
     """
     figure = Figure((11, 3.4), layout="constrained")
-    last = max(row["step"] for row in rows)
+    rows = _finite(rows)
+    last = max((row["step"] for row in rows), default=0)
     for axes, (key, title) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
         for split, colour in (("train", TRAIN), ("test", TEST)):
             points = [(row["step"], row[key]) for row in rows if row["split"] == split]
             if points:
                 _draw_curve(axes, np.asarray(points, float), split, colour)
-        top = max(row[key] for row in rows if row["step"] >= last / 20)
-        bottom = min(row[key] for row in rows)
+        top = max((row[key] for row in rows if row["step"] >= last / 20), default=0)
+        bottom = min((row[key] for row in rows), default=0)
         space = 0.05 * (top - bottom) or 1
         axes.set_ylim(bottom - space, top + space)
         axes.set(title=title, xlabel="training step", ylabel="nats per image")
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        if rows:
+            axes.legend(frameon=False)
     write_figure(figure, path)
 
 
@@ -61,25 +64,28 @@ def comparison_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p
     The vertical axis covers the second half of the steps: before it a curriculum has not seen all lengths.
 
     Args:
-        runs: at least one; the model's name, and rows as `curves` takes, of which those of the test split are drawn.
+        runs: at least one; the model's name, and rows as `curves` takes, of which those of the test split are drawn,
+            and of those the finite ones.
     """
+    runs = [(model, _finite([row for row in rows if row["split"] == "test"])) for model, rows in runs]
     figure = Figure((8, 4), layout="constrained")
     axes = figure.subplots()
     models = list(dict.fromkeys(model for model, _ in runs))
     for place, (model, rows) in enumerate(runs):
-        steps, losses = zip(*((row["step"], row["loss"]) for row in rows if row["split"] == "test"), strict=True)
+        steps, losses = ([row[key] for row in rows] for key in ("step", "loss"))
         label = model if all(model != other for other, _ in runs[:place]) else None
         colour = COLOURS[models.index(model) % len(COLOURS)]
         axes.plot(steps, losses, color=colour, marker="o", markersize=3, label=label)
-    shown = [row for _, rows in runs for row in rows if row["split"] == "test"]
-    last = max(row["step"] for row in shown)
-    late = [row["loss"] for row in shown if 2 * row["step"] >= last]
+    shown = [row for _, rows in runs for row in rows]
+    last = max((row["step"] for row in shown), default=0)
+    late = [row["loss"] for row in shown if 2 * row["step"] >= last] or [0]
     space = 0.05 * (max(late) - min(late)) or 1
     axes.set_ylim(min(late) - space, max(late) + space)
     axes.set(title="negative bound on test images", xlabel="training step", ylabel="nats per image")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if shown:
+        axes.legend(frameon=False)
     write_figure(figure, path)
 
 
@@ -186,6 +192,11 @@ def write_figure(figure: Figure, path: Path) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DPI)
     write_atomically(path, data.getvalue())
+
+
+def _finite(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Training stops where its own loss is not finite, but not where that of a test has overflown."""
+    return [row for row in rows if all(math.isfinite(row[key]) for key in PANELS)]
 
 
 def _draw_attention(axes: Axes, attention: Tensor, names: Sequence[str]) -> AxesImage:

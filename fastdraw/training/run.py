@@ -90,6 +90,20 @@ class Run:
                 raise FastdrawError(f"{self.metrics_path}: line {number} is no row of metrics: mend it or take it out")
         return rows
 
+    def metrics_of_training(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl of a run that is trained, at least one of them of a test.
+
+        Raises:
+            FastdrawError: there is none, or as `metrics`.
+        """
+        rows = self.metrics()
+        if not any(row["split"] == "test" for row in rows):
+            raise FastdrawError(
+                f"{self.folder} is trained, but its metrics.jsonl is gone or empty, or without a test: "
+                f"train it again in another folder"
+            )
+        return rows
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder where it is missing and keep other processes from training in it.

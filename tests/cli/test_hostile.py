@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastdraw.cli import main
+from fastdraw.errors import FastdrawError
 from fastdraw.training import Run
 from tests.cli.test_errors import fails
 from tests.training.tiny import files, tiny_arguments
@@ -93,6 +94,13 @@ def test_demo_that_lost_its_metrics(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["train", "--preset", "demo", *command[1:]]) == 0
     (tmp_path / "run" / "metrics.jsonl").unlink()
     fails(command, 1, "metrics.jsonl is gone or empty", capsys)
+
+
+def test_metrics_of_training_have_a_test(run: Path, tmp_path: Path) -> None:
+    rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(row for row in rows if '"train"' in row))
+    with pytest.raises(FastdrawError, match=f"{tmp_path} is trained, but its metrics.jsonl is .* without a test"):
+        Run(tmp_path).metrics_of_training()
 
 
 def test_two_processes_do_not_train_in_one_folder(

@@ -114,6 +114,17 @@ def test_runs_of_other_settings_are_left_alone(digits: Path, table: Path, capsys
     assert (table / "results.json").read_bytes() == before
 
 
+def test_a_run_that_lost_its_metrics(digits: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = table / "n1-beta1" / "metrics.jsonl"
+    kept = metrics.read_bytes()
+    metrics.unlink()
+    try:
+        assert main(command(digits, table)) == 1
+    finally:
+        metrics.write_bytes(kept)
+    assert "is trained, but its metrics.jsonl is gone or empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -280,6 +280,22 @@ def test_curves_take_any_number_of_rows(tmp_path, count):
     assert len(np.unique(pixels(tmp_path / "a.png"))) > 10
 
 
+def overflown(rows, split):
+    return [row | {"loss": np.inf, "nll": np.inf, "kl": np.nan} if row["split"] == split else row for row in rows]
+
+
+def test_curves_leave_out_what_is_not_finite(tmp_path):
+    rows = metrics(5)
+    curves(overflown(rows, "test"), tmp_path / "a.png")
+    curves([row for row in rows if row["split"] == "train"], tmp_path / "b.png")
+    comparison_curves([("a", rows), ("b", overflown(rows[:4], "test") + rows[4:])], tmp_path / "c.png")
+    comparison_curves([("a", rows), ("b", rows[4:])], tmp_path / "d.png")
+    for one, other in ("ab", "cd"):
+        assert (tmp_path / f"{one}.png").read_bytes() == (tmp_path / f"{other}.png").read_bytes()
+    curves(overflown(rows[:2], "test")[1:], tmp_path / "e.png")
+    comparison_curves([("a", overflown(rows, "test"))], tmp_path / "f.png")
+
+
 def test_curves_take_one_split_alone(tmp_path):
     curves([row for row in metrics(5) if row["split"] == "train"], tmp_path / "a.png")
 

@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
             out = args.out / f"{model}-{seed}"
             print(f"{model}, seed {seed}: {out}", flush=True)
             train_or_resume(of_model.model_copy(update={"seed": seed}), out)
-            rows = Run.open(out).metrics()
+            rows = Run.open(out).metrics_of_training()
             trained = cast(Vae, load_model(out, device)[0])
             outputs = redraw_stages(trained, batch.image)
             labels, lengths = torch.zeros(args.images, 1, dtype=torch.int64), torch.ones(args.images, dtype=torch.int64)

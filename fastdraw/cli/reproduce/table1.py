@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
             out = args.out / row.folder(seed)
             print(f"n = {row.latent}, beta = {row.beta:g}, seed {seed}: {out}", flush=True)
             train_or_resume(settings, out)
-            rows = Run.open(out).metrics()
+            rows = Run.open(out).metrics_of_training()
             model, _ = load_model(out, settings.device)
             assert isinstance(model, Vae)
             of_test, of_train = (image_losses(model, images.images) for images in (test, train))

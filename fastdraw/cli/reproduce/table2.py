@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
             out = args.out / f"{model}-{seed}"
             print(f"{model}, seed {seed}: {out}", flush=True)
             train_or_resume(of_model.model_copy(update={"seed": seed}), out)
-            rows = Run.open(out).metrics()
+            rows = Run.open(out).metrics_of_training()
             trained, _ = load_draw(out, device)
             counts.append(
                 RunCounts(
