@@ -11,9 +11,12 @@ from fastdraw.files import WriteError
 
 def cache_places(root: Path, name: str) -> list[Path]:
     """Where a cache may lie: beside the data, or in the user's own folder under a name that tells roots apart."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     mark = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return [root / f".fastdraw-{name}", home / "fastdraw" / f"{mark}-{name}"]
+    places = [root / f".fastdraw-{name}"]
+    if home.is_absolute():  # a user of a container may have no home
+        places.append(home / "fastdraw" / f"{mark}-{name}")
+    return places
 
 
 def keep(places: Sequence[Path], write: Callable[[Path], None], otherwise: str) -> None:
@@ -29,5 +32,5 @@ def keep(places: Sequence[Path], write: Callable[[Path], None], otherwise: str) 
                 return write(place)
         except (OSError, WriteError):
             continue
-    folders = " nor ".join(str(place.parent) for place in places)
-    print(f"note: neither {folders} can be written: {otherwise}", file=sys.stderr)
+    folders = " or ".join(str(place.parent) for place in places)
+    print(f"note: nothing in {folders} can be written: {otherwise}", file=sys.stderr)

@@ -338,6 +338,25 @@ def test_no_cache_at_all_is_said_and_harms_nothing(
     assert "can be written: the images take 0 MB of memory and are read anew next time" in capsys.readouterr().err
 
 
+def test_a_user_without_a_home_has_the_cache_beside_the_data_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    first = load(root)
+    assert (root / CACHE).is_file()
+    (root / CACHE).unlink()
+    root.chmod(0o555)
+    again = load(root)
+    root.chmod(0o755)
+    assert torch.equal(again, first)
+    assert f"nothing in {root} can be written: the images take" in capsys.readouterr().err
+
+
 def test_a_disk_without_room_is_not_filled(
     root: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
