@@ -8,10 +8,11 @@ from fastdraw.errors import FastdrawError
 from fastdraw.files import write_atomically
 from fastdraw.models import Model
 from fastdraw.training.checkpoint import read_checkpoint, write_checkpoint
+from fastdraw.training.run import MODEL
 from fastdraw.training.settings import Settings, parse_settings
 from fastdraw.training.state import model_of
 
-CONFIG, MODEL = "config.json", "model.safetensors"
+CONFIG = "config.json"
 
 
 def save_model(model: Model, settings: Settings, folder: Path) -> None:

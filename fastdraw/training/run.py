@@ -12,6 +12,7 @@ from fastdraw.errors import FastdrawError
 from fastdraw.files import write_atomically
 from fastdraw.training.settings import Settings, parse_settings
 
+MODEL = "model.safetensors"  # of `save_model`
 NUMBER = (int, float)
 ROW: dict[str, Any] = {"step": int, "split": str, "loss": NUMBER, "nll": NUMBER, "kl": NUMBER, "seconds": NUMBER}
 
@@ -31,9 +32,11 @@ class Run:
         """A new run; nothing is written before its settings are saved.
 
         Raises:
-            FastdrawError: the folder already holds a run.
+            FastdrawError: the folder already holds a run, or a model that would no longer be found in it.
         """
         run = cls(folder)
+        if (folder / MODEL).exists():
+            raise FastdrawError(f"{folder} holds a saved model: give another --out")
         if any(path.exists() for path in (run.settings_path, run.checkpoint_path, run.metrics_path)):
             raise FastdrawError(
                 f"{folder} already holds a run: go on with fastdraw resume {folder}, or give another --out"

@@ -103,6 +103,15 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+def test_no_run_is_started_over_a_saved_model(tmp_path: Path) -> None:
+    settings = vae()
+    save_model(TrainingState(settings, torch.device("cpu")).model, settings, tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(FastdrawError, match="holds a saved model: give another --out"):
+        train(settings, tmp_path)
+    assert files(tmp_path) == before
+
+
 def damage(folder: Path, kind: str) -> None:
     config, model = folder / "config.json", folder / "model.safetensors"
     if kind == "no-model":
