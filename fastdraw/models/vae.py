@@ -54,6 +54,8 @@ class VaeConfig(BaseModel):
             raise ValueError("model.learned_sigma needs model.likelihood gaussian: a Bernoulli p(x | z) has no sigma")
         if self.likelihood == "bernoulli" and self.refiners:
             raise ValueError("model.refiners need model.likelihood gaussian, whose mean is an image to refine")
+        if self.refiners and self.height * self.width == 1:
+            raise ValueError("model.refiners need images of more than one pixel, as their batch norm is over pixels")
         return self
 
 

@@ -305,6 +305,10 @@ def test_noise_of_another_shape_is_named() -> None:
         ({"hidden": ()}, "at least 1 item"),
         ({"learned_sigma": True}, "model.learned_sigma needs model.likelihood gaussian"),
         ({"refiners": 1}, "model.refiners need model.likelihood gaussian"),
+        (
+            {"refiners": 1, "likelihood": "gaussian", "height": 1, "width": 1},
+            "model.refiners need images of more than one pixel",
+        ),
         ({"sigma": 0}, "greater than 0"),
         ({"sigma": math.nan}, "less than 1000000"),
         ({"latent": 0}, "greater than or equal to 1"),
