@@ -1,6 +1,7 @@
 """The command line: fastdraw COMMAND. A user's mistake ends as one line on stderr, status 1 (of usage: 2)."""
 
 import importlib
+import io
 import os
 import re
 import sys
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Threads that wait soon sleep instead of spinning on, which a busy machine pays for dearly. Read as torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # A name that the locale knows may be one that the terminal does not.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _check_text(argv)
         parser = Parser(

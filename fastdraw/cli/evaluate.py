@@ -65,8 +65,12 @@ def main(argv: Sequence[str]) -> None:
         classifier = load_classifier(args.classifier, pick_device(args.device))
         _check_classifier(classifier, settings)
     report = measure(model, settings, args.images, classifier, args.importance or 0)
-    text = json.dumps(report, indent=2)
-    print(text)
+    try:
+        text = json.dumps(report, indent=2, allow_nan=False)
+    except ValueError:
+        raise FastdrawError(
+            f"the model of {args.run} gives a bound that is not finite: train again, with a lower --optimiser.lr"
+        ) from None
     write_atomically(args.run / "evaluation.json", f"{text}\n".encode())
     bounds = report["test"]["by_length"]
     if isinstance(model, Vae):
@@ -75,6 +79,7 @@ def main(argv: Sequence[str]) -> None:
         kl_bars(kls, active, args.run / "kl_by_dimension.png")
     else:
         kl_by_step({length: bound["kl_by_step"] for length, bound in bounds.items()}, args.run / "kl_by_step.png")
+    print(text)  # at the end: where it is read by a program that has ended, what was measured is kept
 
 
 def measure(

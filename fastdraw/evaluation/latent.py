@@ -196,9 +196,12 @@ def places_of_codes(codes: Tensor) -> Tensor:
     """Places of codes (T, B, Z) to be shown at (B, 1 or 2): one or two numbers as they are, more by t-SNE.
 
     Raises:
-        FastdrawError: too few images for t-SNE.
+        FastdrawError: codes that are not finite, or too few images for t-SNE.
     """
     flat = codes.transpose(0, 1).flatten(1)
+    # t-SNE takes squares of them.
+    if not flat.square().sum().isfinite():
+        raise FastdrawError("codes are too large or not finite: train again, with a lower --optimiser.lr")
     if flat.shape[1] <= 2:
         return flat
     if len(flat) < FEWEST:

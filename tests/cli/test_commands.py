@@ -1,9 +1,12 @@
 """What the commands write, on a tiny run."""
 
+import io
 import json
+import math
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from fastdraw.evaluation import render_claims
 from fastdraw.training import Run
 from fastdraw.training.settings import fields, resolve
 from tests.cli.conftest import pictures
+from tests.cli.test_errors import fails
 from tests.training.tiny import files, tiny, tiny_arguments
 
 PICTURES = {"samples.png", "strip.png", "generation.gif", "attention.png", "curves.png"}
@@ -119,6 +123,37 @@ def test_evaluate_prints_what_it_writes(run: Path, capsys: pytest.CaptureFixture
     for share in (*report["accuracy"].values(), report["reader"]):
         assert 0 <= share["low"] <= share["value"] == share["correct"] / share["total"] <= share["high"] <= 1
     assert [share["total"] for share in report["accuracy"].values()] == [20, 20]
+
+
+def test_what_was_measured_is_kept_where_nobody_reads_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastdraw.cli.evaluate.measure", lambda *_: {"test": {"by_length": {1: {"kl_by_step": [1.0]}}}})
+    path = run / "evaluation.json"
+    path.unlink(missing_ok=True)
+    with Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["evaluate", str(run)]) == 1
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+    assert json.loads(path.read_text())["test"] == {"by_length": {"1": {"kl_by_step": [1.0]}}}
+
+
+def test_a_bound_that_is_not_finite_is_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fastdraw.cli.evaluate.measure", lambda *_: {"test": {"bound": math.nan}})
+    before = files(run)
+    fails(["evaluate", str(run)], 1, "gives a bound that is not finite: train again, with a lower", capsys)
+    assert files(run) == before
+
+
+def test_a_name_that_the_terminal_does_not_know_is_escaped(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["reconstruct", str(run), "--count", "1", "--out", str(tmp_path / "zwölf")]) == 0
+    assert terminal.buffer.getvalue().endswith(rb"/zw\xf6lf/reconstructions.png" + b"\n")
 
 
 @pytest.mark.usefixtures("_quick_reader")

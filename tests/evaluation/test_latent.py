@@ -252,6 +252,11 @@ def test_longer_codes_lie_with_their_neighbours_and_always_at_the_same_places() 
             "no number -1 at step 0 of a code",
         ),
         (lambda batch: active_units(torch.zeros(1, 1, 3)), "a variance over images takes at least 2 of them, got 1"),
+        (
+            lambda batch: places_of_codes(torch.full((1, 12, 3), math.nan)),
+            "codes are too large or not finite: train again",
+        ),
+        (lambda batch: places_of_codes(torch.full((1, 12, 1), 1e30)), "codes are too large or not finite: train again"),
         (lambda batch: places_of_codes(torch.zeros(1, 9, 3)), "t-SNE takes at least 10 images, got 9: give more"),
     ],
 )
