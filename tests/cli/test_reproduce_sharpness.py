@@ -138,6 +138,16 @@ def test_a_run_that_is_missing_is_trained_and_the_others_are_taken(
     assert "residual-vae-3 has taken" not in said
 
 
+def test_faces_that_are_too_small_are_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_faces(tmp_path / "faces" / "img_align_celeba", [1, 2, 182_638, 182_639])
+    small = ["--data", "celeba", "--root", str(tmp_path / "faces"), "--model.height", "10", "--model.width", "10"]
+    assert main(command(tmp_path / "out", *small)) == 1
+    assert "images must be (B, C, H, W) of at least 11 x 11 pixels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_faces_are_measured_and_their_pictures_left_with_the_user(tmp_path: Path) -> None:
     write_faces(tmp_path / "faces" / "img_align_celeba", [1, 2, 3, 4, 182_638, 182_639])
     small = ["--data", "celeba", "--size", "small", "--root", str(tmp_path / "faces")]

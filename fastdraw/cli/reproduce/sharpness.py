@@ -93,6 +93,7 @@ def main(argv: Sequence[str]) -> None:
     device = of_vae.device
     batch = held_out_images(of_vae, 1, args.images)
     real = measure_images(batch.image)
+    compare_images(batch.image[:1], batch.image[:1])  # raises where images are too small, before any training
     args.out.mkdir(parents=True, exist_ok=True)
 
     runs: list[RunValues] = []
