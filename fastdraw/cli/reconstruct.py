@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
 
+    from fastdraw.data import Batch, EpochStream
     from fastdraw.evaluation import stage_grid
     from fastdraw.models import Vae
     from fastdraw.training import held_out_source, load_model
@@ -37,7 +38,10 @@ def main(argv: Sequence[str]) -> None:
 
     model, settings = load_model(args.run, args.device)
     if args.images is None:
-        batch = held_out_source(settings.at(args.root), args.count).mixed_batch(0)
+        source = held_out_source(settings.at(args.root), args.count)
+        batch = source.mixed_batch(0)
+        if isinstance(source, EpochStream):  # which begins again where there are fewer images
+            batch = Batch(*(tensor[: len(source.images)] for tensor in batch))
     else:
         batch, _ = own_images(args, settings, args.count)
     noise = noise_for(model, batch.labels, torch.Generator().manual_seed(args.seed))

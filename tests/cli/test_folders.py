@@ -98,3 +98,20 @@ def test_a_model_of_own_images_is_measured_and_shown_also_on_others(
         # One image has no variance by which a unit could be active.
         assert ("active_units" in report["test"]["by_length"]["1"]) == (kind == "vae" and images > 1)
         assert report["settings"]["data"]["root"] == str(root or runs[kind].parent / "photos")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_test_image_is_shown_twice(
+    runs: dict[str, Path], kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in ("2", "16"):
+        assert main(["reconstruct", str(runs[kind]), "--count", count, "--out", str(tmp_path / count)]) == 0
+    assert main(["interpolate", str(runs[kind]), "--between", "0", "1", "--out", str(tmp_path / "2")]) == 0
+    assert main(["interpolate", str(runs[kind]), "--out", str(tmp_path / "16")]) == 0
+    assert files(tmp_path / "2") == files(tmp_path / "16")
+
+    alone = write_photos(tmp_path / "alone")
+    for number in range(2, 12):
+        (alone / f"{number:02}.jpg").unlink()
+    message = "the test split must hold at least two images to go from one to another, got 1"
+    fails(["interpolate", str(runs[kind]), "--root", str(alone)], 2, message, capsys)
