@@ -95,8 +95,9 @@ def main(argv: Sequence[str]) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    results, rows = measure(find_runs(args.runs) if args.runs else train_runs(args), args)
-    args.out.mkdir(parents=True, exist_ok=True)
+    runs = find_runs(args.runs) if args.runs else train_runs(args)
+    args.out.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
+    results, rows = measure(runs, args)
     draw_curves(results, args.out / "rate_distortion.png")
     image_rows({name: image[:SHOWN] for name, image in rows.items()}, args.out / "reconstructions.png")
     write_atomically(args.out / "results.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
@@ -118,6 +119,8 @@ def train_runs(args: Namespace) -> list[Path]:
     values |= SHORT | {"seed": args.seed, "threads": args.threads, "device": args.device}
     betas = args.beta or BETAS
     settings = {args.out / f"n64-beta{beta:g}": resolve("vae-mnist", values | {"beta": beta}) for beta in betas}
+    if len(settings) < len(betas):
+        raise UsageError(f"--beta must be numbers that differ in six digits, got {' '.join(map(str, betas))}")
     for run, of_run in settings.items():
         print(f"training with beta {of_run.beta:g}: {run}", flush=True)
         train_or_resume(of_run, run)

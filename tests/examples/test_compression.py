@@ -195,6 +195,7 @@ def test_runs_that_are_there_are_taken(compression, written, tmp_path) -> None:
         (["--runs", ".", "--beta", "1"], r"--runs takes runs that are trained: leave out --beta and --steps"),
         (["--runs", ".", "--steps", "5"], r"--runs takes runs that are trained"),
         (["--runs", "."], r"\. holds no folder n64-beta\*: give the --out folder of fastdraw reproduce table1"),
+        (["--beta", "1", "1.0000001"], r"--beta must be numbers that differ in six digits, got 1.0 1.0000001"),
         (["--beta", "-1"], r"setting beta: .*greater than or equal to 0, got -1.0"),
         (["--beta", "nan"], r"setting beta: .*, got nan"),
         (["--images", "1"], r"--images: must lie in 2\.\.10000, got 1"),
