@@ -33,6 +33,18 @@ FASTDRAW_HD constexpr int64_t gate_offset(CellIndex at, int gate, int64_t U) { r
 static_assert(gate_offset({0, 6}, 3, 7) == 27 && gate_offset({1, 0}, 0, 7) == 28);
 static_assert(gate_offset({1'000'000, 0}, 1, 1'000) == 4'000'001'000);  // beyond 2^31
 
+// Rows of `width` elements in vectors of `lanes`; the last vector of a row may be shorter. Counted row by row.
+struct RowVector {
+  int64_t row, offset;
+  int count;
+};
+FASTDRAW_HD constexpr RowVector split_rows(int64_t vector, int64_t width, int lanes) {
+  const int64_t vectors = divide_up(width, lanes), first = vector % vectors * lanes;
+  return {vector / vectors, vector / vectors * width + first, static_cast<int>(lesser(width - first, lanes))};
+}
+static_assert(split_rows(2, 9, 4).offset == 8 && split_rows(2, 9, 4).count == 1);
+static_assert(split_rows(3, 9, 4).row == 1 && split_rows(3, 9, 4).offset == 9 && split_rows(3, 9, 4).count == 4);
+
 // First element of the N x N patch of one channel in (B, parts, C, N, N): draw_read has 2 parts, the image and its
 // error; glimpse_read has 1.
 FASTDRAW_HD constexpr int64_t patch_offset(int64_t b, int part, int64_t c, int parts, int64_t C, int64_t N) {

@@ -21,7 +21,7 @@ def test_info_of_a_forced_backend_says_what_cannot_run() -> None:
     with fastdraw.backend("cuda"):
         text = info.report()
     assert "backend asked for: cuda\n" in text
-    assert "  gaussian_kl          cannot run\n    not cuda: gaussian_kl has no cuda kernel\n" in text
+    assert "  gaussian_kl          cannot run\n    not cuda: the tensors are on cpu\n" in text
 
 
 def test_an_op_made_of_another_is_told_so() -> None:

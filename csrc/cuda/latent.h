@@ -1,7 +1,7 @@
 #pragma once
 
-// One unit of a latent variable for any kernel: a sample of it, its KL divergence, and their gradients. With
-// u = (mu_q - mu_p) / sigma_p and r = 2 (log_sigma_q - log_sigma_p):
+// One unit of a latent variable for any kernel: a sample of it, its KL divergence, and their gradients; and the
+// launchers of rows of them. With u = (mu_q - mu_p) / sigma_p and r = 2 (log_sigma_q - log_sigma_p):
 //
 //   z = mu_q + sigma_q noise               KL = 1/2 [u^2 + (e^r - 1) - r]
 //   dmu_q = dkl u / sigma_p + dz           dlog_sigma_q = dkl (e^r - 1) + dz sigma_q noise
@@ -9,7 +9,7 @@
 //
 // Nothing cancels where q is close to p, because e^r - 1 comes with all its digits.
 
-#include "cuda/numbers.h"
+#include "cuda/sums.h"
 
 namespace fastdraw {
 
@@ -51,5 +51,28 @@ FASTDRAW_DEVICE LatentSample<A> sample(const Gaussian<A>& q, A noise) {
   const A sigma = std::exp(q.log_sigma);
   return {q.mu + sigma * noise, sigma};
 }
+
+// Arrays (B, Z), contiguous and on the current device. noise is null where no sample is taken, mu_p and log_sigma_p
+// where p is the standard normal.
+template <typename T>
+struct LatentInputs {
+  const T *mu_q, *log_sigma_q, *noise, *mu_p, *log_sigma_p;
+};
+
+// dnoise is null where it is not wanted, dmu_p and dlog_sigma_p where p is the standard normal.
+template <typename T>
+struct LatentGradients {
+  T *dmu_q, *dlog_sigma_q, *dnoise, *dmu_p, *dlog_sigma_p;
+};
+
+// z (B, Z), null without noise, and kl. Instantiated for float, double, __nv_bfloat16 and __half, as is the backward.
+template <typename T>
+void launch_latent_fwd(T* z, const RowSums<T>& kl, const LatentInputs<T>& inputs, cudaStream_t stream);
+
+// From dz (B, Z), null without noise, and dkl (B).
+template <typename T>
+void launch_latent_bwd(
+    const LatentGradients<T>& gradients, const T* dz, const T* dkl, const LatentInputs<T>& inputs, int64_t B, int64_t Z,
+    cudaStream_t stream);
 
 }  // namespace fastdraw

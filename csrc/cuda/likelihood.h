@@ -1,12 +1,12 @@
 #pragma once
 
-// The negative log-likelihood of one element for any kernel, and its gradients.
+// The negative log-likelihood of one element for any kernel, and its gradients; and the launchers of rows of them.
 //
 //   bernoulli:  max(x, 0) - x t + log(1 + e^-|x|)           dx = dnll (sigmoid(x) - t)       dt = -dnll x
 //   gaussian:   u^2 / 2 + log_sigma + log(2 pi) / 2         with u = (t - mean) / sigma
 //               dmean = -dnll u / sigma = -dt               dlog_sigma = dnll (1 - u^2)
 
-#include "cuda/numbers.h"
+#include "cuda/sums.h"
 
 namespace fastdraw {
 
@@ -42,5 +42,24 @@ FASTDRAW_DEVICE GaussianGradients<A> gaussian_bwd(A dnll, A mean, A log_sigma, A
   const A inverse_sigma = std::exp(-log_sigma), u = (target - mean) * inverse_sigma;
   return {-dnll * u * inverse_sigma, dnll * (A(1) - u * u)};
 }
+
+// Arrays (B, P), contiguous and on the current device; nll and dnll (B). Instantiated for float, double, __nv_bfloat16
+// and __half.
+template <typename T>
+void launch_bernoulli_fwd(const RowSums<T>& nll, const T* logits, const T* target, cudaStream_t stream);
+
+// dtarget is null where it is not wanted.
+template <typename T>
+void launch_bernoulli_bwd(
+    T* dlogits, T* dtarget, const T* dnll, const T* logits, const T* target, int64_t B, int64_t P, cudaStream_t stream);
+
+template <typename T>
+void launch_gaussian_fwd(
+    const RowSums<T>& nll, const T* mean, const T* log_sigma, const T* target, cudaStream_t stream);
+
+template <typename T>
+void launch_gaussian_bwd(
+    T* dmean, T* dlog_sigma, const T* dnll, const T* mean, const T* log_sigma, const T* target, int64_t B, int64_t P,
+    cudaStream_t stream);
 
 }  // namespace fastdraw

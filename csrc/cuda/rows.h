@@ -20,13 +20,11 @@ FASTDRAW_DEVICE Pack<Compute<T>, kVec> load_wide(const T* rows, int64_t offset, 
   if (whole) {
     pack = load<kVec>(rows, offset);
   } else {
-#pragma unroll
     for (int v = 0; v < kVec; ++v) {
       if (v < count) pack.lane[v] = rows[offset + v];
     }
   }
   Pack<Compute<T>, kVec> wide;
-#pragma unroll
   for (int v = 0; v < kVec; ++v) wide.lane[v] = widen(pack.lane[v]);
   return wide;
 }
@@ -34,13 +32,11 @@ FASTDRAW_DEVICE Pack<Compute<T>, kVec> load_wide(const T* rows, int64_t offset, 
 template <int kVec, typename T>
 FASTDRAW_DEVICE void store_narrow(T* rows, int64_t offset, const Pack<Compute<T>, kVec>& wide, int count, bool whole) {
   Pack<T, kVec> pack;
-#pragma unroll
   for (int v = 0; v < kVec; ++v) narrow(wide.lane[v], pack.lane[v]);
   if (whole) {
     store(rows, offset, pack);
     return;
   }
-#pragma unroll
   for (int v = 0; v < kVec; ++v) {
     if (v < count) rows[offset + v] = pack.lane[v];
   }

@@ -105,7 +105,7 @@ _gaussian_kl = Op(
     "latent",
     reference.gaussian_kl,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor mu_q, Tensor log_sigma_q, Tensor? mu_p, Tensor? log_sigma_p) -> Tensor",
         "(Tensor dkl, Tensor mu_q, Tensor log_sigma_q, Tensor? mu_p, Tensor? log_sigma_p)"
         " -> (Tensor dmu_q, Tensor dlog_sigma_q, Tensor dmu_p, Tensor dlog_sigma_p)",
@@ -144,7 +144,7 @@ _sample_kl = Op(
     "latent",
     reference.sample_kl,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor mu_q, Tensor log_sigma_q, Tensor noise, Tensor? mu_p, Tensor? log_sigma_p) -> (Tensor z, Tensor kl)",
         "(Tensor dz, Tensor dkl, Tensor mu_q, Tensor log_sigma_q, Tensor noise, Tensor? mu_p, Tensor? log_sigma_p,"
         " bool need_dnoise)"

@@ -85,7 +85,7 @@ _bernoulli_nll = Op(
     "likelihood",
     reference.bernoulli_nll,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor logits, Tensor target) -> Tensor",
         "(Tensor dnll, Tensor logits, Tensor target, bool need_dtarget) -> (Tensor dlogits, Tensor dtarget)",
         _fake,
@@ -115,7 +115,7 @@ _gaussian_nll = Op(
     "likelihood",
     reference.gaussian_nll,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor mean, Tensor log_sigma, Tensor target) -> Tensor",
         "(Tensor dnll, Tensor mean, Tensor log_sigma, Tensor target) -> (Tensor dmean, Tensor dlog_sigma)",
         _fake,

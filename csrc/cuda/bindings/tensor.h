@@ -12,6 +12,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <optional>
+
 #include "library.h"
 
 namespace fastdraw {
@@ -39,6 +41,38 @@ const T* in(const Tensor& tensor) {
 template <typename T>
 T* out(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// Null for a tensor that is not there.
+template <typename T>
+const T* in(const std::optional<Tensor>& tensor) {
+  return tensor ? in<T>(*tensor) : nullptr;
+}
+
+template <typename T>
+T* out(const std::optional<Tensor>& tensor) {
+  return tensor ? out<T>(*tensor) : nullptr;
+}
+
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional(torch::stable::contiguous(*tensor)) : std::nullopt;
+}
+
+// Memory for partial sums, in the dtype that they are computed in, if there are any.
+inline std::optional<Tensor> new_partials(const Tensor& like, int64_t count) {
+  if (count == 0) return std::nullopt;
+  const bool is_double = like.scalar_type() == ScalarType::Double;
+  return torch::stable::new_empty(like, {count}, is_double ? ScalarType::Double : ScalarType::Float);
+}
+
+// A gradient, without elements where it is not wanted; then its address is null.
+inline Tensor new_gradient(const Tensor& like, bool wanted = true) {
+  return wanted ? torch::stable::new_empty(like, like.sizes()) : torch::stable::new_empty(like, {0});
+}
+
+template <typename T>
+T* out_if(bool wanted, const Tensor& gradient) {
+  return wanted ? out<T>(gradient) : nullptr;
 }
 
 #if defined(FASTDRAW_EMULATED)
@@ -70,7 +104,8 @@ inline bool on_device(const Tensor& tensor) { return tensor.is_cuda(); }
 
 // Requires the device and the dtype of `like`, and a shape.
 inline void check_tensor(
-    const char* op, const char* name, const Tensor& tensor, const Tensor& like, std::initializer_list<int64_t> shape) {
+    const char* op, const char* name, const Tensor& tensor, const Tensor& like,
+    torch::headeronly::IntHeaderOnlyArrayRef shape) {
   STD_TORCH_CHECK(
       on_device(tensor) && tensor.get_device_index() == like.get_device_index(), op, ": ", name,
       " must be on the GPU of the other arguments");
