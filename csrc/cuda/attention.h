@@ -22,8 +22,8 @@ struct Counts {
 
 // Arrays are contiguous and lie in global memory or shared memory, of any dtype that is computed in A: query (units),
 // keys (L, units), values (L, D), v (units), context (D), weights (L), gradients of the same shapes. Only the first
-// `length` items are read; 0 <= length <= L. Scratch memory is the arena's; no thread may write the inputs before the
-// call has returned, and all threads have waited then.
+// `length` items are read; 0 <= length <= L. Scratch memory is the arena's. Every thread can read the inputs before the
+// call, and the outputs after it.
 template <typename A>
 class BlockAttention {
   static constexpr int kVec = kVectorBytes / sizeof(A);
@@ -92,7 +92,6 @@ class BlockAttention {
         const auto key_at = load_wide<kVec>(keys, int64_t{l} * units_ + at, count, whole);
         const auto v_at = load_wide<kVec>(v, at, count, whole);
         A total = 0;
-#pragma unroll
         for (int i = 0; i < kVec; ++i) total += v_at.lane[i] * tanh_(query_at.lane[i] + key_at.lane[i]).value;
         return total;
       });
@@ -151,7 +150,6 @@ class BlockAttention {
           const A dscore = dscores_[l];
           const auto key_at = load_wide<kVec>(keys, row, count, whole);
           if (add) dkey_at = load_wide<kVec>(dkeys, row, count, whole);
-#pragma unroll
           for (int i = 0; i < kVec; ++i) {
             const auto unit = tanh_(query_at.lane[i] + key_at.lane[i]);
             const A dsum = dscore * v_at.lane[i] * unit.slope;
@@ -169,5 +167,52 @@ class BlockAttention {
     });
   }
 };
+
+// Samples, items, units, columns, and how many v there are: each is for B / G samples in a row.
+struct AttentionSizes {
+  int64_t B, L, A, D, G;
+
+  // Bytes of global memory that the kernels need for scratch; none where a block's shared memory has room for it.
+  template <typename T>
+  int64_t scratch(bool backward) const {
+    const int64_t bytes = scratch_of_block<T>(backward);
+    return bytes > kMostShared ? B * bytes : 0;
+  }
+
+  template <typename T>
+  FASTDRAW_HD int64_t scratch_of_block(bool backward) const {
+    Arena arena;
+    BlockAttention<Compute<T>>(arena, L, A, D, backward);
+    return static_cast<int64_t>(arena.used());
+  }
+
+ private:
+  static constexpr int64_t kMostShared = 48 << 10;  // what a kernel may have unasked
+};
+
+// The arrays of the op, contiguous and on the current device. v (G, A)
+template <typename T>
+struct AttentionInputs {
+  const T *query, *keys, *values, *v;
+  Counts lengths;
+  std::byte* scratch;  // null where shared memory suffices
+};
+
+// context (B, D), weights (B, L). Instantiated for float, double, __nv_bfloat16 and __half, as is the backward.
+template <typename T>
+void launch_attention_fwd(
+    T* context, T* weights, const AttentionInputs<T>& inputs, const AttentionSizes& sizes, cudaStream_t stream);
+
+template <typename T>
+struct AttentionGradients {
+  T *dquery, *dkeys, *dvalues, *dv;
+  Compute<T>* dv_of_samples;  // (B, A)
+};
+
+// From dcontext (B, D), dweights (B, L).
+template <typename T>
+void launch_attention_bwd(
+    const AttentionGradients<T>& gradients, const T* dcontext, const T* dweights, const AttentionInputs<T>& inputs,
+    const AttentionSizes& sizes, cudaStream_t stream);
 
 }  // namespace fastdraw

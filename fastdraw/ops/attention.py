@@ -73,7 +73,7 @@ _additive_attention = Op(
     "attention",
     reference.additive_attention,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths) -> (Tensor context, Tensor weights)",
         "(Tensor dcontext, Tensor dweights, Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths)"
         " -> (Tensor dquery, Tensor dkeys, Tensor dvalues, Tensor dv)",

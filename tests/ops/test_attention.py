@@ -3,9 +3,14 @@
 import pytest
 import torch
 
-from .cases import Run, every_run
+from fastdraw import reference
+
+from .cases import Inputs, Run, every_run, parameter, runs
+from .checking import Arguments, assert_matches_reference
 
 ATTENTION = every_run("additive_attention")
+# Triton takes all items of a sample at once.
+BY_ITEM = [parameter(run) for run in runs("additive_attention") if run.backend != "triton"]
 
 
 def tensors(run: Run, B: int = 4, L: int = 5, A: int = 7, D: int = 3) -> dict[str, torch.Tensor]:
@@ -73,3 +78,20 @@ def test_without_lengths_all_items_count(run: Run) -> None:
     given = tensors(run)
     for without, full in zip(run(**given), run(**given, lengths=torch.full((4,), 5, device=run.device)), strict=True):
         torch.testing.assert_close(without, full)
+
+
+@pytest.mark.parametrize("run", BY_ITEM)
+def test_more_items_than_shared_memory_holds(run: Run) -> None:
+    """And more units than one warp takes at once."""
+
+    def make(dtype: torch.dtype) -> Arguments:
+        inputs = Inputs("many items", dtype, run.device)
+        return {
+            "query": inputs.normal(2, 130),
+            "keys": inputs.normal(2, 4500, 130),
+            "values": inputs.normal(2, 4500, 2),
+            "v": inputs.normal(130),
+            "lengths": inputs.counts(4500, 4001),
+        }
+
+    assert_matches_reference(run, reference.additive_attention, make, torch.float32)
