@@ -92,7 +92,14 @@ def expanded(x: Tensor) -> Tensor:
     return x[:1].expand_as(x)
 
 
-@pytest.mark.parametrize("layout", [sliced, transposed, expanded])
+def shifted(x: Tensor) -> Tensor:
+    """The same numbers side by side, from an odd address on, where no vector of 16 bytes starts."""
+    memory = x.new_full((x.numel() + 1,), torch.nan)
+    memory[1:] = x.flatten()
+    return memory[1:].view(x.shape)
+
+
+@pytest.mark.parametrize("layout", [sliced, transposed, expanded, shifted])
 @every_case(torch.float32)
 def test_strides_do_not_matter(run: Run, case: Case, dtype: torch.dtype, layout: Callable[[Tensor], Tensor]) -> None:
     arguments = case.inputs(dtype, run.device)
