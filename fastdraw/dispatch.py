@@ -3,15 +3,16 @@
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from . import extension
+from . import defaults, extension
 from .errors import FastdrawError
 from .kernels import reason
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 
-# In order of preference. Triton's interpreter and the emulation of CUDA kernels are made for tests, so they have to be
-# asked for.
+# In order of preference, where no measurement says otherwise (fastdraw/defaults.json). Triton's interpreter and the
+# emulation of CUDA kernels are made for tests, so they have to be asked for.
 PREFERENCE = {"cuda": ("triton", "cuda", "reference"), "cpu": ("cpu", "reference")}
 
 # What was asked for, the latest last: threads may leave their blocks in any order.
@@ -21,6 +22,13 @@ _forced: list[str] = [name for name in [os.environ.get("FASTDRAW_BACKEND")] if n
 extension_refusal = extension.load()
 emulated = extension.load_emulation()
 cuda_refusal = None if extension.has_cuda() else "the extension was built without CUDA"
+
+
+class Work(NamedTuple):
+    """What measurements tell the calls of an op apart by."""
+
+    dtype: str  # that products multiply in
+    batch: int
 
 
 class BackendError(FastdrawError, RuntimeError):
@@ -59,7 +67,9 @@ def forced() -> str | None:
     return _forced[-1]
 
 
-def choose(op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None) -> str:
+def choose(
+    op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None, work: Work | None = None
+) -> str:
     """The backend that serves `op`, which has `kernels`, on tensors of that device type, dtype and device index."""
     asked = forced()
     if asked is not None:
@@ -67,12 +77,17 @@ def choose(op: str, kernels: Collection[str], device: str, dtype: str, index: in
         if why is not None:
             raise BackendError(f"{op}: the backend {asked!r} was asked for and cannot run: {why}")
         return asked
-    return preferred(op, kernels, device, dtype, index)
+    return preferred(op, kernels, device, dtype, index, work)
 
 
-def preferred(op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None) -> str:
-    """The backend that serves the call where the user asked for none."""
-    for name in PREFERENCE.get(device, ()):
+def preferred(
+    op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None, work: Work | None = None
+) -> str:
+    """The backend that serves the call where the user asked for none: what was measured to be faster, if it can."""
+    names = PREFERENCE.get(device, ())
+    if device == "cuda" and work is not None:
+        names = *(row.backend for row in _measured(op, index) if row.counts_for(*work)), *names
+    for name in names:
         if refusal(name, op, kernels, device, dtype, index) is None:
             return name
     return "reference"
@@ -103,9 +118,14 @@ def _triton_refusal(device: str, index: int | None) -> str | None:
     return reason(device, index)
 
 
-# torch.compile calls it once and keeps the answer: it can trace no question about a device. What the public
+def _measured(op: str, index: int | None) -> tuple[defaults.Row, ...]:
+    return defaults.rows(op, index)
+
+
+# torch.compile calls them once and keeps the answer: it can trace no question about a device. What the public
 # torch.compiler.assume_constant_result does, which would load the compiler here.
 _triton_refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_measured._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _unknown(name: str) -> str:

@@ -5,9 +5,11 @@ import platform
 
 import torch
 
-from . import __version__, dispatch, extension, ops
+from . import __version__, defaults, dispatch, extension, ops
 from .errors import FastdrawError
 from .kernels import configs
+
+NOT_MEASURED = "not yet measured on a GPU: the safe choice"
 
 
 def report() -> str:
@@ -38,6 +40,8 @@ def _devices() -> list[str]:
     for index in range(torch.cuda.device_count()):
         at = torch.cuda.get_device_properties(index)
         lines.append(f"device cuda:{index}: {at.name}, sm_{at.major}{at.minor}, {at.total_memory >> 20} MiB")
+    measured = ", ".join(sorted({f"{row.gpu} ({row.capability})" for row in defaults.table()}))
+    lines.append(f"faster GPU backend of each op: {f'measured on {measured}' if measured else NOT_MEASURED}")
     return [*lines, f"tuned configurations of Triton kernels: {_tuned()}"]
 
 
@@ -64,7 +68,11 @@ def _backends() -> list[str]:
             call = op.name, op.runs_on, device, "float32"
             refusals = {name: why for name in dispatch.BACKENDS if (why := dispatch.refusal(name, *call)) is not None}
             chosen = asked or dispatch.preferred(*call)
+            measured = defaults.rows(op.name) if device == "cuda" and asked is None else ()
             lines.append(f"  {op.name:<20} {'cannot run' if chosen in refusals else chosen}")
+            if device == "cuda" and asked is None:
+                lines[-1] += " where no row below says otherwise" if measured else f", {NOT_MEASURED}"
+            lines += [f"    {row}" for row in measured]
             lines += [f"    not {name}: {why}" for name, why in refusals.items()]
             if op.made_of is not None and chosen not in {*op.backends, *refusals, "reference"}:
                 lines.append(f"    products by torch, the rest by {op.made_of.name}")

@@ -47,6 +47,8 @@ class Native(NamedTuple):
     # that is zero may be None.
     kept: int = 0
     batched: bool = True  # whether every tensor has the batch first, so that a mapped dimension can join it
+    # What measurements tell calls apart by, of the first argument, if it is not its dtype and first dimension.
+    work: Callable[[Tensor], dispatch.Work] | None = None
 
 
 class Op:
@@ -84,7 +86,9 @@ class Op:
     def backend(self, first: Tensor) -> str:
         """The backend that serves a call with this first argument."""
         device, dtype = first.device, str(first.dtype).removeprefix("torch.")
-        return dispatch.choose(self.name, self.runs_on, device.type, dtype, device.index)
+        described = self.native.work if self.native else None
+        work = described(first) if described else dispatch.Work(dtype, first.shape[0])
+        return dispatch.choose(self.name, self.runs_on, device.type, dtype, device.index, work)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on valid flat arguments."""

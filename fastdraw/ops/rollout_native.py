@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .. import reference
+from .. import dispatch, reference
 from ..kernels.rollout_layout import saved_width
 from ..reference.rollout import DrawWeights, Options
 from . import autocast
@@ -52,6 +52,11 @@ def multiplies_in_bfloat16(noise: Tensor) -> bool:
     if noise.dtype == torch.float32 and autocast.is_enabled(noise.device.type):
         return torch.get_autocast_dtype(noise.device.type) == torch.bfloat16
     return noise.dtype == torch.bfloat16
+
+
+def _work(noise: Tensor) -> dispatch.Work:
+    dtype = "bfloat16" if multiplies_in_bfloat16(noise) else str(noise.dtype).removeprefix("torch.")
+    return dispatch.Work(dtype, noise.shape[1])
 
 
 def saved_shape(
@@ -241,6 +246,7 @@ def _op(encoder: bool) -> Op:
             partial(_reference_bwd, encoder),
             kept=1,
             batched=False,
+            work=_work,
         ),
     )
 

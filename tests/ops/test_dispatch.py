@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fastdraw
-from fastdraw import dispatch, kernels, ops
+from fastdraw import defaults, dispatch, info, kernels, ops
 
 GATES = torch.zeros(1, 4), torch.zeros(1, 1)
 
@@ -181,3 +181,78 @@ def test_importing_asks_no_device() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# lstm_gates in CUDA C++ was faster on an A100, from a batch of 16 on.
+MEASURED = (
+    defaults.Row("lstm_gates", "float32", 0, 15, "triton", 0.9, "NVIDIA A100", "8.0", "abc"),
+    defaults.Row("lstm_gates", "float32", 16, None, "cuda", 1.5, "NVIDIA A100", "8.0", "abc"),
+)
+
+
+@pytest.fixture
+def measured(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(defaults, "table", lambda: MEASURED)
+    monkeypatch.setattr(dispatch, "cuda_refusal", None)
+    monkeypatch.setattr(dispatch, "extension_refusal", None)
+    defaults.rows.cache_clear()
+    yield
+    defaults.rows.cache_clear()
+
+
+@pytest.mark.usefixtures("own_choice", "measured")
+def test_measurements_decide_on_the_gpu_that_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = functools.partial(dispatch.choose, "lstm_gates", {"cuda", "triton"}, "cuda", "float32")
+    assert choose(1, dispatch.Work("float32", 15)) == "triton"
+    assert choose(1, dispatch.Work("float32", 16)) == "cuda"
+    assert choose(1, dispatch.Work("bfloat16", 16)) == "triton"
+    assert choose(0, dispatch.Work("float32", 16)) == "cuda"  # a T4, on which Triton cannot run
+    assert defaults.rows("lstm_gates", 0) == ()
+    assert defaults.rows("lstm_step", 1) == ()
+    assert dispatch.choose("lstm_gates", {"triton"}, "cuda", "float32", 1, dispatch.Work("float32", 16)) == "triton"
+    monkeypatch.setattr(dispatch, "cuda_refusal", "no CUDA")
+    assert choose(1, dispatch.Work("float32", 16)) == "triton"
+
+
+@pytest.mark.usefixtures("own_choice")
+def test_the_compiler_takes_measurements_as_constants_and_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defaults, "rows", lambda op, index: MEASURED if torch.rand(1).item() < 1 else ())
+    monkeypatch.setattr(dispatch, "cuda_refusal", None)
+    monkeypatch.setattr(dispatch, "extension_refusal", None)
+
+    def chosen(x: torch.Tensor) -> torch.Tensor:
+        work = dispatch.Work("float32", x.shape[0])
+        name = dispatch.preferred("lstm_gates", {"cuda", "triton"}, "cuda", "float32", 1, work)
+        return x if name == "cuda" else -x
+
+    compiled = torch.compile(chosen, fullgraph=True, backend="eager", dynamic=True)
+    for batch, sign in ((2, -1), (15, -1), (16, 1), (40, 1), (3, -1)):
+        assert torch.equal(compiled(torch.ones(batch)), sign * torch.ones(batch))
+
+
+@pytest.mark.usefixtures("own_choice")
+def test_what_measurements_tell_rollouts_apart_by() -> None:
+    noise = torch.zeros(5, 3, 2)
+    work = ops.TABLE[-1].native.work
+    assert work(noise) == ("float32", 3)
+    assert work(noise.half()) == ("float16", 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert work(noise) == ("bfloat16", 3)
+
+
+@pytest.mark.usefixtures("own_choice", "measured")
+def test_info_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (8, 0))
+    text = "\n".join(info._backends())
+    assert (
+        "lstm_gates           triton where no row below says otherwise\n    triton for float32 and a batch of 0 to 15"
+        in text
+    )
+    assert "cuda for float32 and a batch of 16 or more: measured on NVIDIA A100, cuda is 1.50 x as fast" in text
+    assert "  gaussian_kl          triton, not yet measured on a GPU: the safe choice\n" in text
+
+
+def test_the_table_of_measurements_can_be_read() -> None:
+    for row in defaults.table():
+        assert row.backend in ("cuda", "triton")
+        assert row.op in {op.name for op in ops.TABLE}
