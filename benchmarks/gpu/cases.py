@@ -2,6 +2,7 @@
 
 ops       each op alone at the sizes of benchmarks/bench_*.py
 rollouts  R of paper 000, T = 30: a training step, its forward pass, a drawing
+compiled  its training step again, beside torch.compile's, which needs a minute or more for a rollout
 lstm      the recurrent core alone, T steps of a plain LSTM, which cuDNN can do and DRAW cannot use
 """
 
@@ -28,8 +29,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CUDNN_DTYPES = DTYPES | {"float16": torch.float16}
 BATCHES = (3, 1) if DRY else (128, 16, 1)
 MODES = {"compile": "default", "reduce-overhead": "reduce-overhead"}  # of torch.compile
-# Of the compilers, which need a minute or more for a rollout, only the work that a goal is about is asked.
-COMPILED = ("training",)
+PLAIN = ("eager", *MODES)  # who calls plain PyTorch; others call fastdraw
 
 
 class Sizes(NamedTuple):
@@ -66,11 +66,11 @@ Make = Callable[[], Timed]
 
 def cases(group: str, who: str) -> dict[str, Make]:
     """The cases of a group in which `who` takes part."""
-    made = {"ops": _ops, "rollouts": _rollouts, "lstm": _lstm}[group](who)
+    made = {"ops": _ops, "rollouts": _rollouts, "compiled": _compiled, "lstm": _lstm}[group](who)
     return dict(list(made.items())[:3]) if DRY and who in MODES else made
 
 
-def _compiled(who: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _compile(who: str, function: Callable[..., Any]) -> Callable[..., Any]:
     # Inductor's C++ takes a minute to compile, and a dry run is about what comes before.
     how: dict[str, Any] = {"backend": "aot_eager"} if DRY else {"mode": MODES[who]}
     return torch.compile(function, fullgraph=True, dynamic=False, **how)
@@ -84,7 +84,7 @@ def _ops(who: str) -> dict[str, Make]:
     for path in sorted(BENCHMARKS.glob("bench_*.py")):
         if path.stem == "bench_rollout":
             continue
-        module = _with_library(path, ops if who == "ours" else reference)
+        module = _with_library(path, reference if who in PLAIN else ops)
         for dtype, (name, function) in product(DTYPES, list(vars(module).items())):
             if name.startswith("bench_"):
                 for values in _parameters(function):
@@ -130,7 +130,7 @@ def _op(who: str, module: ModuleType, benchmark: Callable[..., None], values: di
     ((passes, function, inputs),) = caught
     constants = [x for x in inspect.getclosurevars(function).nonlocals.values() if isinstance(x, Tensor)]
     if who in MODES:
-        function = _compiled(who, function)
+        function = _compile(who, function)
     return _passes(function, inputs, constants, backward=passes != "forward")
 
 
@@ -157,11 +157,14 @@ def _bytes(tensors: list[Tensor]) -> int:
 
 
 def _rollouts(who: str) -> dict[str, Make]:
-    found: dict[str, Make] = {}
-    for kind, batch, dtype in product(("training", "forward", "drawing"), BATCHES, DTYPES):
-        if who not in MODES or (kind in COMPILED and batch == BATCHES[0]):
-            found[f"{kind} B={batch} {dtype}"] = partial(rollout, who, kind, Sizes(batch), dtype)
-    return found
+    return {
+        f"{kind} B={batch} {dtype}": partial(rollout, who, kind, Sizes(batch), dtype)
+        for kind, batch, dtype in product(("training", "forward", "drawing"), BATCHES, DTYPES)
+    }
+
+
+def _compiled(who: str) -> dict[str, Make]:
+    return {name: make for name, make in _rollouts(who).items() if name.startswith(f"training B={BATCHES[0]} ")}
 
 
 def weights_of(sizes: Sizes) -> DrawWeights:
@@ -186,7 +189,7 @@ def rollout(who: str, kind: str, sizes: Sizes, dtype: str) -> Timed:
     B, C, H, W, T, L, D, *_ = sizes
     image, labels = torch.rand(B, C, H, W).to(DEVICE), torch.rand(B, L, D).to(DEVICE)
     noise = torch.randn(T, B, sizes.Z).to(DEVICE)
-    library, N = ops if who == "ours" else reference, sizes.N
+    library, N = reference if who in PLAIN else ops, sizes.N
 
     def autocast() -> Any:
         return torch.autocast(DEVICE, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
@@ -200,7 +203,7 @@ def rollout(who: str, kind: str, sizes: Sizes, dtype: str) -> Timed:
 
     function = draw if kind == "drawing" else loss
     if who in MODES:
-        function = _compiled(who, function)
+        function = _compile(who, function)
         for x in (*weights, image, labels, noise):
             torch._dynamo.mark_static_address(x)  # else every replay copies its inputs
 

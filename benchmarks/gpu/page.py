@@ -3,7 +3,8 @@
 import json
 from typing import Any, NamedTuple
 
-from benchmarks.gpu.report import PEERS, memory_ratio, ratio, share_of_roof, times, worst_ops
+from benchmarks.gpu.defaults import with_ours
+from benchmarks.gpu.report import PEERS, commit, memory_ratio, ratio, share_of_roof, times, worst_ops
 from benchmarks.interleave import ROOT
 from benchmarks.report import amount
 from fastdraw.files import write_atomically
@@ -36,7 +37,8 @@ class Goal(NamedTuple):
 def latest() -> dict[str, Any] | None:
     """The results of the last run of `make gpu` that is kept."""
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    return max(found, key=lambda results: results["machine"]["date"], default=None)
+    newest = max(found, key=lambda results: results["machine"]["date"], default=None)
+    return newest and with_ours(newest)
 
 
 def predictions() -> dict[str, Any]:
@@ -126,6 +128,22 @@ def measured_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def backends_table(results: dict[str, Any]) -> str:
+    """Every case on both GPU backends, and for a rollout the GPU time of one of its steps."""
+    head = ["case", "Triton, GPU time", "CUDA C++, GPU time", "per step", "Triton over CUDA C++: GPU time", "wall time"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for group in ("rollouts", "ops"):
+        for case, row in results["timings"].get(group, {}).get("cases", {}).items():
+            both = [times(row, who, "kernel") for who in ("triton", "cuda")]
+            medians = [each["p50"] if each else None for each in both]
+            cells = [amount(value, "s") if value else "" for value in medians]
+            steps = [amount(value / STEPS, "s") if value and group == "rollouts" else "" for value in medians]
+            cells.append(", ".join(filter(None, steps)))
+            cells += [_times(ratio(row, "triton", kind, "cuda")) or "" for kind in ("kernel", "wall")]
+            lines.append(f"| {case} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _quantiles(found: dict[str, Any] | None) -> str:
     return ", ".join(amount(found[key], "s") for key in ("p20", "p50", "p80")) if found else ""
 
@@ -140,7 +158,7 @@ reach, and launches as if none overlapped. An op alone is the GPU's time, whatev
 def assumptions(predicted: dict[str, Any]) -> str:
     assumed = predicted["assumed"]
     return ASSUMPTIONS.format(
-        commit=_commit(predicted),
+        commit=commit(predicted),
         date=predicted["date"],
         bandwidth=assumed["bytes_per_s"] / 1e12,
         single=assumed["float32_flops_per_s"] / 1e12,
@@ -150,14 +168,10 @@ def assumptions(predicted: dict[str, Any]) -> str:
     )
 
 
-def _commit(source: dict[str, Any]) -> str:
-    return f"{(source['commit'] or 'unknown')[:12]}{' with changes' if source['dirty'] else ''}"
-
-
 def machine(results: dict[str, Any]) -> str:
     about = results["machine"]
     versions = f"driver {about['driver']}, CUDA {about['cuda']}, torch {about['torch']}, Triton {about['triton']}"
-    return f"{about['gpu']} ({versions}), {about['date'][:10]}, commit {_commit(results['source'])}"
+    return f"{about['gpu']} ({versions}), {about['date'][:10]}, commit {commit(results['source'])}"
 
 
 def block(results: dict[str, Any] | None, predicted: dict[str, Any]) -> str:
@@ -165,7 +179,7 @@ def block(results: dict[str, Any] | None, predicted: dict[str, Any]) -> str:
     unmeasured = f"**No GPU has run this yet**: every row says `{NOT_MEASURED}`, with a prediction beside it."
     parts = [f"Measured on {machine(results)}." if results else unmeasured, goals_table(goals(results, predicted))]
     if results and "roof" in results.get("timings", {}):
-        parts += ["## Measured", measured_table(results)]
+        parts += ["## Measured", measured_table(results), "## Triton and CUDA C++", backends_table(results)]
     return "\n\n".join([*parts, "## Predicted", assumptions(predicted), predicted_table(predicted)])
 
 

@@ -31,10 +31,14 @@ def times(row: dict[str, Any], who: str, kind: str) -> dict[str, Any] | None:
 
 def ratio(row: dict[str, Any], who: str, kind: str = "wall", ours: str = "ours") -> float | None:
     """How many times as long `who` takes: the median over the rounds, in each of which both had their turn."""
+    found = ratios(row, who, kind, ours)
+    return median(found) if found else None
+
+
+def ratios(row: dict[str, Any], who: str, kind: str, ours: str) -> list[float]:
+    """The same in every round."""
     over, under = times(row, who, kind), times(row, ours, kind)
-    if not over or not under:
-        return None
-    return median(a / b for a, b in zip(over["rounds"], under["rounds"], strict=False))
+    return [a / b for a, b in zip(over["rounds"], under["rounds"], strict=False)] if over and under else []
 
 
 def share_of_roof(facts: dict[str, Any], dtype: str, roof: dict[str, Any]) -> float | None:
@@ -63,17 +67,21 @@ def worst_ops(cases: dict[str, Any], kind: str = "wall") -> dict[str, tuple[floa
     return found
 
 
+def commit(source: dict[str, Any]) -> str:
+    return f"{(source['commit'] or 'unknown')[:12]}{' with changes' if source['dirty'] else ''}"
+
+
 def summary(results: dict[str, Any]) -> str:
     machine, source, build = results["machine"], results["source"], results["build"]
     lines = [f"{machine['gpu']}, driver {machine['driver']}, torch {machine['torch']}, Triton {machine['triton']}"]
-    lines.append(f"commit {source['commit'] or 'unknown'}{' with changes' if source['dirty'] else ''}")
+    lines.append(f"commit {commit(source)}")
     if machine["not_installed"]:
         lines.append(f"not installed: {', '.join(machine['not_installed'])}")
     lines.append(f"build  {build['outcome']}, {build['seconds']} s")
     lines += [build["output"]] if "output" in build else []
-    if tests := results.get("tests"):
+    for stage, tests in ((stage, results[stage]) for stage in ("parity", "tests") if stage in results):
         counts = ", ".join(f"{count} {outcome}" for outcome, count in tests["counts"].items()) or "no test was reported"
-        lines.append(f"tests  {tests['outcome']}, {tests['seconds']} s: {counts}")
+        lines.append(f"{stage:<6} {tests['outcome']}, {tests['seconds']} s: {counts}")
         lines += [f"  {name}" for name in list(tests["failures"])[:30]]
         lines += [f"  and {more} more" for more in [len(tests["failures"]) - 30] if more > 0]
         lines += [tests["output"]] if "output" in tests else []
@@ -98,7 +106,7 @@ def summary(results: dict[str, Any]) -> str:
         for case, row in lstm["cases"].items():
             kernel = times(row, "cudnn", "kernel")
             lines.append(f"  {case:<40} {_us(times(row, 'cudnn', 'wall'))} {_us(kernel)}")
-    for group in ("rollouts", "ops", "lstm"):
+    for group in ("rollouts", "compiled", "ops", "lstm"):
         for who, reasons in timings.get(group, {}).get("left_out", {}).items():
             lines += [f"left out: {who} {case}: {reason}" for case, reason in list(reasons.items())[:5]]
             lines += [f"left out: {who}: {len(reasons)} cases in all"] if len(reasons) > 5 else []

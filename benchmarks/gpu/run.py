@@ -3,8 +3,8 @@
 Needs torch, triton, nvcc and pytest; no network. The file is rewritten after every stage, so that a run that is cut off
 leaves what it had found. The exit status is 0 if the build, every test and every timing went through.
 
-`make gpu DRY=1` needs no GPU: the same stages in the same code, on the CPU and in Triton's interpreter, at sizes of a
-few elements. It times nothing, builds nothing and writes no file.
+`make gpu DRY=1` needs no GPU: the same stages in the same code, in Triton's interpreter and the emulation of the CUDA
+kernels, at sizes of a few elements. It times nothing and writes no file.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,22 +31,35 @@ from benchmarks.interleave import Competitor, LeftOut, kill, started
 ROOT = Path(__file__).resolve().parents[2]
 TOTAL_SECONDS = 520
 BUILD = ("pip", "install", "-e", ".", "--no-build-isolation", "--no-deps")
-# The shorter first. What a torch or driver warns of, which nobody has seen yet, is no failure.
-TESTS = ("-W", "default", "tests/gpu", "tests/kernels", "tests/test_tour.py", "tests/ops")
+DRY_BUILD = ("tests.emulation", "--version")  # of CUDA kernels for the host
+EMULATED = ROOT / "build" / "emulated" / "emulated.so"
+# What a torch or driver warns of, which nobody has seen yet, is no failure.
+ON_GPU = ("-W", "default", "-m", "gpu")
+PARITY = (*ON_GPU, "tests/ops/test_contract.py", "-k", "test_matches_reference and cuda-cuda")
+# The shorter first, but for the sanitizer, each of whose tools has a process of its own.
+SANITIZER = "tests/gpu/test_sanitizer.py"
+TESTS = (*ON_GPU, "tests/gpu", "tests/kernels", "tests/test_tour.py", "tests/ops")
+TESTS += ("-k", "not (test_matches_reference and cuda-cuda)", f"--ignore={SANITIZER}")
 # A dry run has no tensors on a GPU, so of the tests that run everywhere it takes a few.
-DRY_TESTS = (("tests/gpu", "-m", "gpu"), ("tests/ops/test_contract.py", "-k", "triton and B2-U3 and matches"))
+DRY_PARITY = ("--maxfail=5", "tests/ops/test_contract.py")
+DRY_PARITY += ("-k", "test_matches_reference and lstm_gates-B2-U3 and not cpu")
+DRY_TESTS = ("--maxfail=5", "-m", "gpu", "tests/gpu")
+PATIENCE = 10  # of a dry run, which may be on any machine
 # In order of value, with the seconds that each may take, and those that are kept free for it while others run.
-SECONDS = {"build": (240, 0), "tests": (240, 90), "compilers": (240, 0), "rollouts": (100, 60), "ops": (90, 45)}
-SECONDS |= {"lstm": (30, 10)}
+SECONDS = {"build": (240, 0), "parity": (90, 60), "rollouts": (80, 45), "lstm": (20, 10), "tests": (200, 60)}
+SECONDS |= {"compilers": (240, 0), "compiled": (60, 30), "ops": (90, 45)}
 SHARES = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))  # of the tests, side by side
-GROUPS = {"rollouts": ("ours", "eager"), "ops": ("ours", "eager"), "lstm": ("cudnn",)}
+GROUPS = {"rollouts": ("triton", "cuda", "eager"), "lstm": ("cudnn",)}
+LATER_GROUPS = dict.fromkeys(("compiled", "ops"), ("triton", "cuda", "eager"))
 # torch.compile takes minutes, so it begins while the tests run, in a process for each mode, group and dtype.
 COMPILERS = [
     (who, group, dtype)
-    for group in ("rollouts", "ops")
+    for group in LATER_GROUPS
     for dtype in ("float32", "bfloat16")
     for who in ("reduce-overhead", "compile")
 ]
+REFUSED = "BackendError"  # how a worker's reason begins where a backend says that it cannot run
+KEPT_EVERY = 15  # seconds, of the outcomes of tests
 ROUNDS = 5
 REPORT_CHARACTERS = 4000  # of a failed command's output, or of one failed test
 FULL_REPORTS = 50  # failed tests that say as much
@@ -56,15 +69,16 @@ Compilers = dict[tuple[str, str], list[Competitor]]  # by group and name
 
 
 class Clock:
-    """How long each stage may take, so that all of them end in time."""
+    """How long each stage may take, so that all of them end in time; `patience` times as long in all."""
 
-    def __init__(self) -> None:
-        self.end = time.monotonic() + TOTAL_SECONDS
+    def __init__(self, patience: int = 1) -> None:
+        self.patience = patience
+        self.end = time.monotonic() + patience * TOTAL_SECONDS
 
     def seconds(self, stage: str) -> float:
         names = list(SECONDS)
-        kept = sum(SECONDS[later][1] for later in names[names.index(stage) + 1 :])
-        return max(1.0, min(SECONDS[stage][0], self.end - time.monotonic() - kept))
+        kept = self.patience * sum(SECONDS[later][1] for later in names[names.index(stage) + 1 :])
+        return max(1.0, min(self.patience * SECONDS[stage][0], self.end - time.monotonic() - kept))
 
 
 def main() -> int:
@@ -87,23 +101,22 @@ def main() -> int:
             write_results(path, results)
 
     keep()
-    clock = Clock()
+    clock = Clock(PATIENCE if arguments.dry else 1)
     with ExitStack() as stack:
-        build = ("-c", "from fastdraw import extension as e; print(e.load())") if arguments.dry else ("-m", *BUILD)
-        results["build"] = run(*build, seconds=clock.seconds("build"))
+        results["build"] = run("-m", *(DRY_BUILD if arguments.dry else BUILD), seconds=clock.seconds("build"))
+        if arguments.dry and EMULATED.exists():
+            os.environ["FASTDRAW_EMULATED"] = str(EMULATED)
         keep()
         if results["build"]["outcome"] == "passed":
-            compilers = start_compilers(stack, clock, arguments.dry)
-            results["tests"] = run_tests(clock.seconds("tests"), arguments.dry)
-            keep()
-            results["timings"] = {}
-            for each in run_timings(compilers, clock, 1 if arguments.dry else ROUNDS):
-                results["timings"] |= each
+            for stage, found in measure(stack, clock, arguments.dry):
+                results[stage] = results.get(stage, {}) | found
                 keep()
     results["finished"] = True
     keep()
 
-    print(report.summary(results))
+    from benchmarks.gpu.defaults import with_ours  # not before it is known that there is torch
+
+    print(report.summary(with_ours(results)))
     if arguments.dry:
         print(f"dry run: {'everything ran' if succeeded(results) else 'NOT everything ran'}, and nothing was measured")
     else:
@@ -186,14 +199,40 @@ def run(*arguments: str, seconds: float) -> dict[str, Any]:
     return stage if outcome == "passed" else stage | {"output": output[-REPORT_CHARACTERS:]}
 
 
-def run_tests(seconds: float, dry: bool) -> dict[str, Any]:
-    """Run the tests that are marked `gpu`, in shares side by side; what every one of them said."""
-    shares = [(*choice, "--maxfail=5") for choice in DRY_TESTS] if dry else [(*TESTS, "-m", "gpu")] * SHARES
+def measure(stack: ExitStack, clock: Clock, dry: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was found, piece by piece, and the stage that it belongs to.
+
+    First what most hangs on: whether the kernels in CUDA C++ are right, and how fast the rollouts are.
+    """
+    rounds = 1 if dry else ROUNDS
+    parity = [DRY_PARITY] if dry else [PARITY] * SHARES
+    for found in run_tests(parity, clock.seconds("parity")):
+        yield "parity", found
+    print("make gpu: the roof", flush=True)
+    yield "timings", {"roof": roof()}
+    for group, names in GROUPS.items():
+        for found in run_timings(group, names, {}, clock, rounds):
+            yield "timings", {group: found}
+
+    compilers = start_compilers(stack, clock, dry)
+    sanitizers = [(*ON_GPU, SANITIZER, "-k", tool) for tool in ("memcheck", "racecheck", "synccheck")]
+    tests = [DRY_TESTS] if dry else [TESTS] * SHARES + sanitizers
+    for found in run_tests(tests, clock.seconds("tests")):
+        yield "tests", found
+    print("make gpu: waiting for torch.compile", flush=True)
+    ready = {key: [settled(player) for player in players] for key, players in compilers.items()}
+    for group, names in LATER_GROUPS.items():
+        for found in run_timings(group, names, ready, clock, rounds):
+            yield "timings", {group: found}
+
+
+def run_tests(shares: Sequence[Sequence[str]], seconds: float) -> Iterator[dict[str, Any]]:
+    """Run tests side by side, those that are equal being shares of one; what every test has said so far."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         processes, logs = [], []
         for number, chosen in enumerate(shares):
-            share = "0/1" if dry else f"{number}/{len(shares)}"
+            share = f"{shares[:number].count(chosen)}/{shares.count(chosen)}"
             environment = os.environ | {"FASTDRAW_SHARE": share, "FASTDRAW_OUTCOMES": f"{scratch}/{number}.jsonl"}
             command = ["-m", "pytest", "-q", "-p", "benchmarks.gpu.shard", "-p", "no:cacheprovider", *chosen]
             print(f"make gpu: share {share}: python {' '.join(command)}", flush=True)
@@ -201,23 +240,25 @@ def run_tests(seconds: float, dry: bool) -> dict[str, Any]:
             environment["OMP_NUM_THREADS"] = "1"
             processes.append(stack.enter_context(background(command, environment, log)))
             logs.append(log)
-        outcomes = []
-        for process in processes:
-            try:
-                process.wait(max(0.1, start + seconds - time.monotonic()))
+        outcome = "running"
+        while outcome == "running":
+            pause = min(start + seconds, time.monotonic() + KEPT_EVERY)
+            for process in processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.1, pause - time.monotonic()))
+            codes = [process.poll() for process in processes]
+            if None not in codes:
                 # Of a small share the marks may leave nothing, which pytest calls status 5.
-                outcomes.append("passed" if process.returncode in (0, 5) else "failed")
-            except subprocess.TimeoutExpired:
-                kill(process)
-                outcomes.append(f"stopped after {seconds:.0f} s")
-        found = read_outcomes(sorted(Path(scratch).glob("*.jsonl")))
-        outcome = next((each for each in outcomes if each != "passed"), "passed")
-        stage = {"outcome": outcome, "seconds": round(time.monotonic() - start, 1), **found}
-        if outcome != "passed" and not found["failures"]:
-            for log in logs:
-                log.seek(0)
-            stage["output"] = "\n".join(log.read()[-REPORT_CHARACTERS:] for log in logs)
-        return stage
+                outcome = "passed" if {*codes} <= {0, 5} else "failed"
+            elif time.monotonic() >= start + seconds:
+                outcome = f"stopped after {seconds:.0f} s"
+            found = read_outcomes(sorted(Path(scratch).glob("*.jsonl")))
+            stage = {"outcome": outcome, "seconds": round(time.monotonic() - start, 1), **found}
+            if outcome not in ("passed", "running") and not found["failures"]:
+                for log in logs:
+                    log.seek(0)
+                stage["output"] = "\n".join(log.read()[-REPORT_CHARACTERS:] for log in logs)
+            yield stage
 
 
 @contextmanager
@@ -238,16 +279,20 @@ def background(arguments: Sequence[str], environment: dict[str, str], log: Any) 
 
 
 def read_outcomes(files: Sequence[Path]) -> dict[str, Any]:
-    """Counts by outcome and by file, what the failed tests said, why others were skipped, and the slowest."""
+    """Counts by outcome, by file and by op and backend, what the failed tests said, why others were skipped."""
     tests: dict[str, str] = {}
     seconds: dict[str, float] = {}
     failures: dict[str, str] = {}
     skipped: Counter[str] = Counter()
-    for row in (json.loads(line) for file in files for line in file.read_text().splitlines()):
+    runs: dict[str, Counter[str]] = {}
+    whole = [line for file in files for line in file.read_text().split("\n")[:-1]]
+    for row in map(json.loads, whole):
         name = row["test"]
         seconds[name] = seconds.get(name, 0.0) + row["seconds"]
         if tests.get(name) not in ("failed", "error"):
             tests[name] = row["outcome"]
+        if row["run"]:
+            runs.setdefault(row["run"], Counter())[row["outcome"]] += 1
         if row["outcome"] in ("failed", "error"):
             failures[name] = row["text"][-(REPORT_CHARACTERS if len(failures) < FULL_REPORTS else 200) :]
         elif row["outcome"] == "skipped":
@@ -258,6 +303,7 @@ def read_outcomes(files: Sequence[Path]) -> dict[str, Any]:
     return {
         "counts": Counter(tests.values()),
         "files": by_file,
+        "runs": runs,
         "failures": failures,
         "skipped": skipped,
         "slowest": dict(sorted(seconds.items(), key=lambda pair: -pair[1])[:20]),
@@ -279,26 +325,20 @@ def start_compilers(stack: ExitStack, clock: Clock, dry: bool) -> Compilers:
     return found
 
 
-def run_timings(compilers: Compilers, clock: Clock, rounds: int) -> Iterator[dict[str, Any]]:
-    """What was found, piece by piece: the roof, then group by group every competitor in turns."""
-    print("make gpu: waiting for torch.compile", flush=True)
-    ready = {(group, who): [settled(player) for player in players] for (group, who), players in compilers.items()}
-    print("make gpu: the roof", flush=True)
-    yield {"roof": roof()}
-    for group, names in GROUPS.items():
-        print(f"make gpu: timing {group}", flush=True)
-        start, seconds = time.monotonic(), clock.seconds(group)
-        with ExitStack() as stack:
-            own = {}
-            for who in names:
-                module = ["benchmarks.gpu.worker", who, group, str(seconds / 2)]
-                own[who] = stack.enter_context(started(module, {}, seconds / 2 + 30))
-            players = {who: [settled(player)] for who, player in own.items()}
-            players |= {who: found for (of, who), found in ready.items() if of == group}
-            yield {group: in_turns(players, rounds, start + seconds)}
-        for (of, _), found in compilers.items():
-            for player in found if of == group else ():
-                kill(player.process)
+def run_timings(group: str, names: Sequence[str], ready: Any, clock: Clock, rounds: int) -> Iterator[dict[str, Any]]:
+    """Every competitor in turns, and those of torch.compile that are ready for the group; what was found so far."""
+    print(f"make gpu: timing {group}", flush=True)
+    start, seconds = time.monotonic(), clock.seconds(group)
+    with ExitStack() as stack:
+        own = {}
+        for who in names:
+            module = ["benchmarks.gpu.worker", who, group, str(seconds / 2)]
+            own[who] = stack.enter_context(started(module, {}, seconds / 2 + 30))
+        players = {who: [settled(player)] for who, player in own.items()}
+        players |= {who: found for (of, who), found in ready.items() if of == group}
+        yield from in_turns(players, rounds, start + seconds)
+    for player in (player for (of, _), found in ready.items() if of == group for player, _ in found):
+        kill(player.process)
 
 
 def settled(player: Competitor) -> tuple[Competitor, dict[str, Any]]:
@@ -309,8 +349,10 @@ def settled(player: Competitor) -> tuple[Competitor, dict[str, Any]]:
         return player, {"cases": {}, "left_out": {"all": str(reason)}}
 
 
-def in_turns(players: dict[str, list[tuple[Competitor, dict[str, Any]]]], rounds: int, end: float) -> dict[str, Any]:
-    """In every round each competitor once for every case, forth and back, until the time is up."""
+def in_turns(
+    players: dict[str, list[tuple[Competitor, dict[str, Any]]]], rounds: int, end: float
+) -> Iterator[dict[str, Any]]:
+    """Each competitor once for every case and round, forth and back, until the time is up; what there is so far."""
     start = time.monotonic()
     turns: dict[str, dict[str, list[dict[str, Any]]]] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -333,11 +375,11 @@ def in_turns(players: dict[str, list[tuple[Competitor, dict[str, Any]]]], rounds
                     left_out[who][case] = f"in a turn: {reason}"
                     turns[case].pop(who, None)
                     del who_plays[who]
-    cases = {
-        case: {who: facts[case][who] | report.quantiles(found) for who, found in whose.items() if found}
-        for case, whose in turns.items()
-    }
-    return {"seconds": round(time.monotonic() - start, 1), "cases": cases, "left_out": left_out}
+        cases = {
+            case: {who: facts[case][who] | report.quantiles(found) for who, found in whose.items() if found}
+            for case, whose in turns.items()
+        }
+        yield {"seconds": round(time.monotonic() - start, 1), "cases": cases, "left_out": left_out}
 
 
 def roof() -> dict[str, Any]:
@@ -348,15 +390,19 @@ def roof() -> dict[str, Any]:
 
 
 def succeeded(results: dict[str, Any]) -> bool:
-    """Whether the build passed, and tests, and none failed, and every case of ours was timed."""
+    """Whether the build passed, and tests, and none failed, and every case was timed that a backend does not refuse."""
     timings = results.get("timings", {})
     if results["build"]["outcome"] != "passed" or "failed" in timings.get("roof", {"failed": ""}):
         return False
-    if results["tests"]["outcome"] != "passed" or not results["tests"]["counts"].get("passed"):
-        return False
-    groups = [timings.get(group) for group in GROUPS]
+    for stage in (results.get("parity"), results.get("tests")):
+        if not stage or stage["outcome"] != "passed" or not stage["counts"].get("passed"):
+            return False
+    groups = [timings.get(group) for group in (*GROUPS, *LATER_GROUPS)]
     return all(group and group["cases"] for group in groups) and not any(
-        reason for group in groups for who in ("ours", "eager") for reason in group["left_out"].get(who, {})
+        not reason.startswith(REFUSED)
+        for group in groups
+        for who in ("triton", "cuda", "eager")
+        for reason in group["left_out"].get(who, {}).values()
     )
 
 

@@ -24,6 +24,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=others)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    run = item.callspec.params.get("run") if hasattr(item, "callspec") else None
+    item.user_properties.append(("run", f"{run.op} {run.backend}" if run else None))
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when != "call" and report.outcome == "passed":
         return
@@ -31,6 +36,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     text = report.longreprtext if report.outcome == "failed" else ""
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         text = report.longrepr[2]
-    row = {"test": report.nodeid, "outcome": outcome, "seconds": round(report.duration, 3), "text": text}
+    row = {"test": report.nodeid, "outcome": outcome, "seconds": round(report.duration, 3), "text": text, "run": None}
+    row |= report.user_properties
     with open(os.environ["FASTDRAW_OUTCOMES"], "a") as file:
         file.write(json.dumps(row) + "\n")

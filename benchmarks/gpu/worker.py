@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu.worker WHO GROUP SECONDS [DTYPE]
 
-It writes a line of JSON when it is ready, with what is prepared and, for what is not after so many seconds, why. Then
-it answers every line it reads, the name of a case, with samples in seconds.
+WHO may be a backend of fastdraw. It writes a line of JSON when it is ready, with what is prepared and, for what is not
+after so many seconds, why. Then it answers every line it reads, the name of a case, with samples in seconds.
 """
 
 import json
@@ -30,8 +30,10 @@ def main(who: str, group: str, seconds: str, dtype: str = "") -> None:
     signal.signal(signal.SIGALRM, _stop)
     signal.setitimer(signal.ITIMER_REAL, float(seconds))
     torch._dynamo.config.recompile_limit = 1000  # one function is compiled for every case
-    if DRY:
-        dispatch.PREFERENCE["cpu"] = dispatch.PREFERENCE["cuda"]  # the interpreter in place of the GPU
+    if who in dispatch.BACKENDS and DRY:
+        dispatch.PREFERENCE["cpu"] = (who, "reference")  # the interpreter or the emulation in place of the GPU
+    elif who in dispatch.BACKENDS:
+        dispatch.backend(who).__enter__()  # to the end of the process
     ready: dict[str, Prepared] = {}
     left_out: dict[str, str] = {}
     made = {name: make for name, make in cases(group, who).items() if name.endswith(dtype)}
@@ -90,7 +92,7 @@ def answer(value: Any) -> None:
 
 
 answers = sys.stdout
-assert dispatch.forced() is None, "FASTDRAW_BACKEND is set, and what is timed is what is chosen by default"
+assert dispatch.forced() is None, "FASTDRAW_BACKEND is set, and what is timed is each backend in turn"
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
