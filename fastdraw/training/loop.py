@@ -259,14 +259,14 @@ def _check_loss(
     if not math.isfinite(loss + grad_norm):
         shown = ", ".join(f"{TITLES[name]} {terms[name]:g}" for name in state.objective.names)
         group.stop(FastdrawError(f"{shown}, gradient norm {grad_norm:g} {place}: not finite; {advice}"))
-    usual = state.losses.median().item()
+    # A Gaussian likelihood can be a density above 1: losses then fall through 0, where their median is of no size.
+    usual = state.losses.abs().median().item()
     # The first longer numbers of a curriculum may well cost many times what the numbers before them did.
     starts = [start for _, start in settings.curriculum.stages(settings.data.lengths, settings.steps)]
     of_this_stage = state.step - max(start for start in starts if start <= state.step)
-    # A Gaussian likelihood can be a density above 1, and a multiple of a loss below 0 says nothing.
-    if of_this_stage >= len(state.losses) and 0 < settings.explode * usual < loss:
+    if of_this_stage >= len(state.losses) and settings.explode * usual < loss:
         message = (
-            f"loss {loss:g} {place}: more than {settings.explode:g} times {usual:g}, the median of the "
+            f"loss {loss:g} {place}: more than {settings.explode:g} times {usual:g}, the median size of the "
             f"{len(state.losses)} steps before; {advice}, or a higher --explode if that is no accident"
         )
         group.stop(FastdrawError(message))

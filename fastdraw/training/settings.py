@@ -204,7 +204,7 @@ class Settings(_Section):
     samples: int = Field(1, ge=1, le=1000, description="samples of z for each image in the bound, S")
     seed: int = Field(0, ge=0, lt=2**63, description="of the weights, the batches and the noise")
     explode: float = Field(
-        10.0, gt=1, description="training stops at a loss this many times the median of the 100 steps before"
+        10.0, gt=1, description="training stops at a loss this many times the median size of the 100 before"
     )
     log_every: int = Field(10, ge=1, description="steps between two rows of training metrics")
     evaluate_every: int = Field(1000, ge=1, description="steps between two measurements of the test bound")

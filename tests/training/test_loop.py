@@ -189,7 +189,7 @@ def test_exploding_loss_names_step_and_batch_and_keeps_the_checkpoint(
         multiplied(patch, 20.0, 108)
         with pytest.raises(
             FastdrawError,
-            match=r"^loss [0-9.]+ at step 109, batch 108: more than 10 times [0-9.]+, the median of the 100 steps "
+            match=r"^loss [0-9.]+ at step 109, batch 108: more than 10 times [0-9.]+, the median size of the 100 steps "
             r"before; the last checkpoint is kept, try a lower --optimiser.lr, or a higher --explode",
         ):
             train(tiny(**LONG), tmp_path)
@@ -222,6 +222,20 @@ def test_loss_may_jump_before_there_are_100_steps_of_a_stage_and_up_to_the_setti
         with monkeypatch.context() as patch:
             multiplied(patch, 20.0, 108)
             train(tiny(**LONG | settings), tmp_path / name)
+
+
+def test_losses_may_fall_through_zero_where_their_median_is_of_no_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, losses = loop.mean_terms, iter([*range(500, -500, -10), 400.0, 10_000.0])
+
+    def terms(*args: Any) -> Any:
+        found = real(*args)
+        return 0 * found + next(losses) / len(found)
+
+    monkeypatch.setattr(loop, "mean_terms", terms)
+    with pytest.raises(FastdrawError, match=r"^loss 10000 at step 102, .* more than 10 times 250, the median size"):
+        train(tiny(**LONG), tmp_path)
 
 
 @pytest.mark.parametrize("limit", [300, 1500, 100_000], ids=["settings", "metrics", "checkpoint"])
