@@ -52,7 +52,11 @@ class Arena {
   FASTDRAW_HD explicit Arena(std::byte* base = nullptr) : base_(base) {}
   template <typename T>
   FASTDRAW_HD T* take(int64_t elements) {
+#if defined(__CUDA_ARCH__)
+    std::byte* const from = base_ + used_;  // a test for null would hide that the memory is shared, and slow it down
+#else
     std::byte* const from = base_ == nullptr ? nullptr : base_ + used_;
+#endif
     used_ += static_cast<size_t>(round_up(elements * static_cast<int64_t>(sizeof(T)), 16));
     return reinterpret_cast<T*>(from);
   }
@@ -88,6 +92,29 @@ class Warp {
       for (int i = 0; i < apart; ++i) lanes[i] += lanes[i + apart];
     }
     return lanes[0];
+#endif
+  }
+
+  // `kCount` sums at once: add(i, total) adds what i has to total[0..kCount-1].
+  template <int kCount, typename A, typename Add>
+  FASTDRAW_DEVICE void sums(int n, A (&total)[kCount], const Add& add) const {
+#if defined(__CUDACC__)
+    for (int k = 0; k < kCount; ++k) total[k] = 0;
+    for (int i = lane(); i < n; i += kWarp) add(i, total);
+#pragma unroll
+    for (int apart = kWarp / 2; apart > 0; apart /= 2) {
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) total[k] += __shfl_xor_sync(~0u, total[k], apart);
+    }
+#else
+    A lanes[kWarp][kCount]{};
+    for (int i = 0; i < n; ++i) add(i, lanes[i % kWarp]);
+    for (int apart = kWarp / 2; apart > 0; apart /= 2) {
+      for (int i = 0; i < apart; ++i) {
+        for (int k = 0; k < kCount; ++k) lanes[i][k] += lanes[i + apart][k];
+      }
+    }
+    std::copy_n(lanes[0], kCount, total);
 #endif
   }
 
