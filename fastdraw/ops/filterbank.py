@@ -80,7 +80,7 @@ _gaussian_filterbank = Op(
     "filterbank",
     _reference,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor window, int n, int height, int width, bool per_axis, float eps) -> (Tensor, Tensor, Tensor)",
         "(Tensor dfy, Tensor dfx, Tensor dgamma, Tensor window, int n, int height, int width, bool per_axis, float eps)"
         " -> Tensor",
