@@ -82,6 +82,7 @@ struct DeviceGuard {
 inline cudaStream_t current_stream(const Tensor&) { return nullptr; }
 inline void check_launch(const char*) {}
 inline bool on_device(const Tensor& tensor) { return tensor.is_cpu(); }
+inline size_t shared_limit(const Tensor&) { return 227 << 10; }
 #else
 struct DeviceGuard : torch::stable::accelerator::DeviceGuard {
   explicit DeviceGuard(const Tensor& tensor) : torch::stable::accelerator::DeviceGuard(tensor.get_device_index()) {}
@@ -100,6 +101,13 @@ inline void check_launch(const char* op) {
 }
 
 inline bool on_device(const Tensor& tensor) { return tensor.is_cuda(); }
+
+// How many bytes of shared memory a block can have.
+inline size_t shared_limit(const Tensor& tensor) {
+  int bytes = 0;
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, tensor.get_device_index());
+  return static_cast<size_t>(bytes);
+}
 #endif
 
 // Requires the device and the dtype of `like`, and a shape.

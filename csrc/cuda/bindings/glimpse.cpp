@@ -1,0 +1,102 @@
+#include "cuda/glimpse.h"
+
+#include <limits>
+#include <optional>
+
+#include "cuda/bindings/tensor.h"
+
+namespace fastdraw {
+namespace {
+
+// What a block should need at most, so that several share a multiprocessor.
+constexpr size_t kBudget = 48 << 10;
+
+GlimpseShape glimpse_shape(
+    const char* op, const char* name, const Tensor& image, int64_t n, int64_t H, int64_t W, bool per_axis, double eps) {
+  STD_TORCH_CHECK(image.dim() == 4, op, ": ", name, " must have shape (B, C, H, W)");
+  constexpr int64_t kMost = std::numeric_limits<int>::max();
+  const int64_t C = image.size(1);
+  STD_TORCH_CHECK(
+      n >= 1 && H >= 1 && W >= 1 && C <= kMost && H <= kMost / n && W <= kMost / n, op, ": ", n, " filters of ", H,
+      " and of ", W, " pixels are none or too many");
+  return {static_cast<int>(C), static_cast<int>(H), static_cast<int>(W), static_cast<int>(n), per_axis, eps};
+}
+
+// Runs body(T{}, plan) with the C++ type of a dtype.
+template <typename Body>
+void dispatch_plan(const char* op, const Tensor& like, const GlimpseShape& shape, int parts, bool backward, Body body) {
+  dispatch_dtype(op, like.scalar_type(), [&](auto zero) {
+    const GlimpsePlan plan = plan_glimpse<Compute<decltype(zero)>>(shape, parts, backward, kBudget);
+    const size_t most = shared_limit(like);
+    STD_TORCH_CHECK(
+        plan.bytes <= most, op, ": a glimpse of ", shape.N, " x ", shape.N, " needs ", plan.bytes,
+        " bytes of shared memory, and a block of this GPU has ", most, " at most; use a smaller n or another backend");
+    body(zero, plan);
+  });
+  check_launch(op);
+}
+
+Tensor read(
+    const char* op, const Tensor& image, const Tensor* canvas, const Tensor& window, int64_t n, bool per_axis,
+    double eps) {
+  const GlimpseShape shape = glimpse_shape(op, "image", image, n, image.size(2), image.size(3), per_axis, eps);
+  const int64_t B = image.size(0), C = shape.C;
+  check_tensor(op, "window", window, image, {B, 5});
+  if (canvas != nullptr) check_tensor(op, "canvas", *canvas, image, {B, C, shape.H, shape.W});
+
+  const DeviceGuard guard(image);
+  const Tensor image_rows = torch::stable::contiguous(image), window_rows = torch::stable::contiguous(window);
+  const Tensor canvas_rows = canvas == nullptr ? image_rows : torch::stable::contiguous(*canvas);
+  const Tensor patch = canvas == nullptr ? torch::stable::new_empty(image, {B, C, n, n})
+                                         : torch::stable::new_empty(image, {B, 2 * C * n * n});
+  dispatch_plan(op, image, shape, canvas == nullptr ? 1 : 2, false, [&](auto zero, const GlimpsePlan& plan) {
+    using T = decltype(zero);
+    launch_glimpse_read_fwd(
+        out<T>(patch), in<T>(image_rows), canvas == nullptr ? nullptr : in<T>(canvas_rows), in<T>(window_rows), B, plan,
+        current_stream(image));
+  });
+  return patch;
+}
+
+Tensor glimpse_read(const Tensor& image, const Tensor& window, int64_t n, bool per_axis, double eps) {
+  return read("glimpse_read", image, nullptr, window, n, per_axis, eps);
+}
+
+Tensor draw_read(
+    const Tensor& image, const Tensor& canvas, const Tensor& window, int64_t n, bool per_axis, double eps) {
+  return read("draw_read", image, &canvas, window, n, per_axis, eps);
+}
+
+Tensor glimpse_write(
+    const Tensor& patch, const Tensor& window, const std::optional<Tensor>& canvas, int64_t height, int64_t width,
+    bool per_axis, double eps) {
+  const char* op = "glimpse_write";
+  STD_TORCH_CHECK(patch.dim() == 4, op, ": patch must have shape (B, C, N, N)");
+  const int64_t B = patch.size(0), C = patch.size(1), n = patch.size(3);
+  const GlimpseShape shape = glimpse_shape(op, "patch", patch, n, height, width, per_axis, eps);
+  check_tensor(op, "patch", patch, patch, {B, C, n, n});
+  check_tensor(op, "window", window, patch, {B, 5});
+  if (canvas) check_tensor(op, "canvas", *canvas, patch, {B, C, height, width});
+
+  const DeviceGuard guard(patch);
+  const Tensor patch_rows = torch::stable::contiguous(patch), window_rows = torch::stable::contiguous(window);
+  const Tensor canvas_rows = canvas ? torch::stable::contiguous(*canvas) : patch_rows;
+  const Tensor written = torch::stable::new_empty(patch, {B, C, height, width});
+  dispatch_plan(op, patch, shape, 1, false, [&](auto zero, const GlimpsePlan& plan) {
+    using T = decltype(zero);
+    launch_glimpse_write_fwd(
+        out<T>(written), in<T>(patch_rows), canvas ? in<T>(canvas_rows) : nullptr, in<T>(window_rows), B, plan,
+        current_stream(patch));
+  });
+  return written;
+}
+
+}  // namespace
+
+FASTDRAW_CUDA_LIBRARY(m) {
+  m.impl("glimpse_read", TORCH_BOX(&glimpse_read));
+  m.impl("glimpse_write", TORCH_BOX(&glimpse_write));
+  m.impl("draw_read", TORCH_BOX(&draw_read));
+}
+
+}  // namespace fastdraw

@@ -1,0 +1,95 @@
+//   read:   patch[c,i,j]  = gamma sum_{h,w} fy[i,h] image[c,h,w] fx[j,w]
+//   write:  canvas[c,h,w] = 1/gamma sum_{i,j} fy[i,h] patch[c,i,j] fx[j,w]  [+ canvas]
+
+#include "cuda/glimpse.h"
+
+#include "cuda/launch.h"
+
+namespace fastdraw {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename T>
+FASTDRAW_KERNEL(kThreads)
+glimpse_read_fwd_kernel(
+    T* __restrict__ patch, const T* __restrict__ image, const T* __restrict__ canvas, const T* __restrict__ window,
+    GlimpsePlan plan) {
+  const Block block;
+  Arena arena = block.shared();
+  BlockGlimpse<Compute<T>> glimpse(arena, plan);
+  const auto [C, H, W, N, per_axis, eps] = plan.shape;
+  const int64_t b = block.index() / C, c = block.index() % C, first = block.index() * H * W;
+  glimpse.template set_window<T>(block, window + 5 * b);
+  glimpse.read_channel(
+      block, image + first, plan.parts == 1 ? nullptr : canvas + first, patch + patch_offset(b, 0, c, plan.parts, C, N),
+      int64_t{C} * N * N);
+}
+
+template <typename T>
+FASTDRAW_KERNEL(kThreads)
+glimpse_write_fwd_kernel(
+    T* __restrict__ out, const T* __restrict__ patch, const T* __restrict__ canvas, const T* __restrict__ window,
+    GlimpsePlan plan) {
+  const Block block;
+  Arena arena = block.shared();
+  BlockGlimpse<Compute<T>> glimpse(arena, plan);
+  const auto [C, H, W, N, per_axis, eps] = plan.shape;
+  const int64_t b = block.index() / C, first = block.index() * H * W;
+  glimpse.template set_window<T>(block, window + 5 * b);
+  glimpse.write_channel(
+      block, patch + block.index() * N * N, canvas == nullptr ? nullptr : canvas + first, out + first);
+}
+
+}  // namespace
+
+template <typename A>
+GlimpsePlan plan_glimpse(const GlimpseShape& shape, int parts, bool backward, size_t budget) {
+  // Tiles of one size, as far as possible.
+  const auto share = [](int length, int most) {
+    const int count = (length + most - 1) / most;
+    return whole_tiles((length + count - 1) / count);
+  };
+  GlimpsePlan best{shape, parts, backward, 0, 0, 0};
+  for (int columns = 128; columns >= kTile; columns /= 2) {
+    for (int rows = 64; rows >= kTile; rows /= 2) {
+      GlimpsePlan plan{shape, parts, backward, share(shape.H, rows), share(shape.W, columns), 0};
+      Arena arena;
+      const BlockGlimpse<A> glimpse(arena, plan);
+      plan.bytes = arena.used();
+      const bool is_first = best.bytes == 0, fits = plan.bytes <= budget;
+      const bool is_larger = plan.rows * plan.columns > best.rows * best.columns;
+      if (is_first || (fits && (best.bytes > budget || is_larger)) || (!fits && plan.bytes < best.bytes)) best = plan;
+    }
+  }
+  return best;
+}
+template GlimpsePlan plan_glimpse<float>(const GlimpseShape&, int, bool, size_t);
+template GlimpsePlan plan_glimpse<double>(const GlimpseShape&, int, bool, size_t);
+
+template <typename T>
+void launch_glimpse_read_fwd(
+    T* patch, const T* image, const T* canvas, const T* window, int64_t B, const GlimpsePlan& plan,
+    cudaStream_t stream) {
+  launch(
+      glimpse_read_fwd_kernel<T>, B * plan.shape.C, kThreads, plan.bytes, stream, patch, image, canvas, window, plan);
+}
+
+template <typename T>
+void launch_glimpse_write_fwd(
+    T* out, const T* patch, const T* canvas, const T* window, int64_t B, const GlimpsePlan& plan, cudaStream_t stream) {
+  launch(glimpse_write_fwd_kernel<T>, B * plan.shape.C, kThreads, plan.bytes, stream, out, patch, canvas, window, plan);
+}
+
+#define INSTANTIATE(T)                                                              \
+  template void launch_glimpse_read_fwd<T>(                                         \
+      T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t); \
+  template void launch_glimpse_write_fwd<T>(                                        \
+      T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t);
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(__nv_bfloat16)
+INSTANTIATE(__half)
+#undef INSTANTIATE
+
+}  // namespace fastdraw

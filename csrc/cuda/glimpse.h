@@ -1,0 +1,292 @@
+#pragma once
+
+// Reading and writing glimpses on CUDA, one sample by one block: the class that the ops and the rollout share;
+// equations in glimpse.cu.
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "cuda/filterbank.h"
+#include "cuda/product.h"
+
+namespace fastdraw {
+
+struct GlimpseShape {
+  int C, H, W, N;
+  bool per_axis;
+  double eps;
+};
+
+// What a block has of an image in shared memory at a time: a tile of rows x columns, both multiples of kTile.
+struct GlimpsePlan {
+  GlimpseShape shape;
+  int parts;      // 2: draw_read's, the image and its error image - sigmoid(canvas); else 1
+  bool backward;  // whether there is memory for the backward pass
+  int rows, columns;
+  size_t bytes;  // of shared memory
+};
+
+// All threads of a block call every function that takes it, and wait at its end. Arrays are contiguous, of any dtype,
+// in global or in shared memory.
+template <typename A>
+class BlockGlimpse {
+  GlimpsePlan plan_;
+  BlockFilters<A> filters_;
+  int ld_filters_, ld_pixels_, ld_rows_, ld_spread_;
+  A *fy_, *fx_;  // of the tile, a pixel after the other: its N filters
+  A* pixels_;    // rows of the tile: the columns of the first part, then those of the second
+  A* square_;    // N x N for each part, one below the other
+  A* patch_;     // the same, summed up over the tiles
+  A* rows_;      // fy @ pixels, N x columns for each part, one below the other
+  A* spread_;    // square @ fx, N rows: the columns of the first part, then those of the second
+  A* weighted_;  // gradients of filters times the filters, in the order of fy_ and fx_
+  Partials<A> partials_;
+
+ public:
+  FASTDRAW_HD BlockGlimpse(Arena& arena, const GlimpsePlan& plan)
+      : plan_(plan),
+        filters_(arena, {plan.shape.H, plan.shape.W, plan.shape.N, plan.shape.per_axis, plan.shape.eps}, plan.backward),
+        ld_filters_(padded<A>(plan.shape.N)),
+        ld_pixels_(padded<A>(plan.parts * plan.columns)),
+        ld_rows_(padded<A>(plan.columns)),
+        ld_spread_(plan.backward ? ld_pixels_ : ld_rows_),
+        fy_(arena.take<A>(plan.rows * ld_filters_)),
+        fx_(arena.take<A>(plan.columns * ld_filters_)),
+        pixels_(arena.take<A>(plan.rows * ld_pixels_)),
+        square_(arena.take<A>(stacked() * ld_filters_)),
+        // The forward pass has one or the other.
+        patch_(plan.backward ? arena.take<A>(stacked() * ld_filters_) : square_),
+        rows_(arena.take<A>(stacked() * ld_rows_)),
+        spread_(plan.backward ? arena.take<A>(side() * ld_spread_) : rows_),
+        weighted_(
+            plan.backward ? arena.take<A>((plan.rows > plan.columns ? plan.rows : plan.columns) * ld_filters_)
+                          : nullptr),
+        partials_(arena) {}
+
+  // Makes the filters of a window, 5 numbers. T: the dtype that the glimpse is stored in.
+  template <typename T, typename W>
+  FASTDRAW_DEVICE void set_window(const Block& block, const W* window) {
+    filters_.set_window(block, window, kLargestGamma<T>);
+    if (all_columns()) make_fx(block, 0);
+    if (all_rows()) make_fy(block, 0);
+  }
+
+  // patch (parts, C, N, N) from image (C, H, W) and, with two parts, the logits canvas (C, H, W).
+  template <typename Image, typename Canvas, typename Patch>
+  FASTDRAW_DEVICE void read(const Block& block, const Image* image, const Canvas* canvas, Patch* patch) {
+    const auto [C, H, W, N, per_axis, eps] = plan_.shape;
+    for (int c = 0; c < C; ++c) {
+      const int64_t first = int64_t{c} * H * W;
+      const Canvas* const canvas_c = canvas == nullptr ? nullptr : canvas + first;
+      read_channel(block, image + first, canvas_c, patch + int64_t{c} * N * N, int64_t{C} * N * N);
+    }
+  }
+
+  // One channel; the parts of the patch are `apart` from each other.
+  template <typename Image, typename Canvas, typename Patch>
+  FASTDRAW_DEVICE void read_channel(
+      const Block& block, const Image* image, const Canvas* canvas, Patch* patch, int64_t apart) {
+    for (int left = 0; left < plan_.shape.W; left += plan_.columns) {
+      if (!all_columns()) make_fx(block, left);
+      for (int top = 0; top < plan_.shape.H; top += plan_.rows) {
+        if (!all_rows()) make_fy(block, top);
+        load_pixels(block, top, left, image, canvas);
+        add_rows(block, top);
+      }
+      add_patch(block, left, filters_.gamma(), patch, apart);
+    }
+  }
+
+  // out (C, H, W) = canvas + written; canvas may be null (nothing to add to), and may be out itself.
+  template <typename Patch, typename Canvas, typename Out>
+  FASTDRAW_DEVICE void write(const Block& block, const Patch* patch, const Canvas* canvas, Out* out) {
+    const auto [C, H, W, N, per_axis, eps] = plan_.shape;
+    for (int c = 0; c < C; ++c) {
+      const int64_t first = int64_t{c} * H * W;
+      write_channel(block, patch + int64_t{c} * N * N, canvas == nullptr ? nullptr : canvas + first, out + first);
+    }
+  }
+
+  template <typename Patch, typename Canvas, typename Out>
+  FASTDRAW_DEVICE void write_channel(const Block& block, const Patch* patch, const Canvas* canvas, Out* out) {
+    load_square(block, 1, patch, 0, filters_.inverse_gamma());
+    for (int left = 0; left < plan_.shape.W; left += plan_.columns) {
+      if (!all_columns()) make_fx(block, left);
+      make_spread(block, 1);
+      for (int top = 0; top < plan_.shape.H; top += plan_.rows) {
+        if (!all_rows()) make_fy(block, top);
+        // Summed apart from the canvas and added at the end, so that a faint stroke is not rounded at every filter.
+        write_pixels(block, top, left, Across<A>{spread_, ld_spread_}, canvas, out);
+      }
+    }
+  }
+
+ private:
+  // Of a square, in whole tiles.
+  FASTDRAW_HD int side() const { return whole_tiles(plan_.shape.N); }
+  FASTDRAW_HD int stacked() const { return plan_.parts * side(); }
+  FASTDRAW_DEVICE bool all_rows() const { return plan_.rows >= plan_.shape.H; }
+  FASTDRAW_DEVICE bool all_columns() const { return plan_.columns >= plan_.shape.W; }
+
+  FASTDRAW_DEVICE void make_fy(const Block& block, int top) {
+    make_filters(block, 0, top, plan_.shape.H, plan_.rows, fy_);
+  }
+  FASTDRAW_DEVICE void make_fx(const Block& block, int left) {
+    make_filters(block, plan_.shape.N, left, plan_.shape.W, plan_.columns, fx_);
+  }
+
+  // The N filters from `filter` on, of `count` pixels from `first` on; 0 beyond the image and beyond the filters.
+  FASTDRAW_DEVICE void make_filters(const Block& block, int filter, int first, int length, int count, A* to) {
+    block.each(count * side(), [&](int k) {
+      const int a = k / side(), i = k % side();
+      const bool inside = first + a < length && i < plan_.shape.N;
+      to[a * ld_filters_ + i] = inside ? filters_.value(filter + i, first + a) : A(0);
+    });
+  }
+
+  // Of the four pixels from column w on, those that lie in the image.
+  FASTDRAW_DEVICE int inside(int h, int w) const {
+    const int left = plan_.shape.W - w;
+    return h >= plan_.shape.H || left < 0 ? 0 : left < kTile ? left : kTile;
+  }
+
+  // The tile of an image (H, W); 0 beyond it. With two parts also that of its error.
+  template <typename Image, typename Canvas>
+  FASTDRAW_DEVICE void load_pixels(const Block& block, int top, int left, const Image* image, const Canvas* canvas) {
+    const int W = plan_.shape.W, fours = plan_.columns / kTile;
+    const bool whole = rows_of_fours(W, image) && (plan_.parts == 1 || rows_of_fours(W, canvas));
+    block.each(plan_.rows * fours, [&](int k) {
+      const int h = k / fours, w = k % fours * kTile, count = inside(top + h, left + w);
+      const int64_t from = int64_t{top + h} * W + left + w;
+      A* const to = pixels_ + h * ld_pixels_ + w;
+      A pixels[kTile];
+      load_some(image + from, count, whole, pixels);
+      store_four(to, pixels);
+      if (plan_.parts == 1) return;
+      A errors[kTile];
+      load_some(canvas + from, count, whole, errors);
+#pragma unroll
+      for (int q = 0; q < kTile; ++q) errors[q] = q < count ? pixels[q] - sigmoid(errors[q]).value : A(0);
+      store_four(to + plan_.columns, errors);
+    });
+  }
+
+  // rows (+)= fy @ pixels, for both parts at once.
+  FASTDRAW_DEVICE void add_rows(const Block& block, int top) {
+    multiply(
+        block, plan_.shape.N, plan_.parts * plan_.columns, plan_.rows, Across<A>{fy_, ld_filters_},
+        Across<A>{pixels_, ld_pixels_}, partials_, [&](int i, int tile, const A(&sums)[kTile]) {
+          const int column = tile * kTile, part = column / plan_.columns, w = column % plan_.columns;
+          A* const to = rows_ + (part * side() + i) * ld_rows_ + w;
+          A four[kTile]{};
+          if (top > 0) load_four(to, four);
+#pragma unroll
+          for (int q = 0; q < kTile; ++q) four[q] += sums[q];
+          store_four(to, four);
+        });
+  }
+
+  // patch (+)= rows @ fx^T; times `factor` it goes out after the last tile.
+  template <typename Patch>
+  FASTDRAW_DEVICE void add_patch(const Block& block, int left, A factor, Patch* patch, int64_t apart) {
+    const int N = plan_.shape.N;
+    const bool is_last = left + plan_.columns >= plan_.shape.W;
+    multiply(
+        block, stacked(), N, plan_.columns, Along<A>{rows_, ld_rows_, stacked() / kTile}, Across<A>{fx_, ld_filters_},
+        partials_, [&](int row, int tile, const A(&sums)[kTile]) {
+          const int part = row / side(), i = row % side();
+#pragma unroll
+          for (int q = 0; q < kTile; ++q) {
+            const int j = tile * kTile + q;
+            if (i >= N || j >= N) continue;
+            A* const so_far = patch_ + row * ld_filters_ + j;
+            const A sum = left == 0 ? sums[q] : *so_far + sums[q];
+            if (is_last) {
+              narrow(sum * factor, patch[part * apart + i * N + j]);
+            } else {
+              *so_far = sum;
+            }
+          }
+        });
+  }
+
+  // square = factor * patch, whose parts are `apart` from each other; 0 beyond the patch.
+  template <typename Patch>
+  FASTDRAW_DEVICE void load_square(const Block& block, int parts, const Patch* patch, int64_t apart, A factor) {
+    const int N = plan_.shape.N;
+    block.each(parts * side() * side(), [&](int k) {
+      const int row = k / side(), j = k % side(), part = row / side(), i = row % side();
+      const bool is_inside = i < N && j < N;
+      square_[row * ld_filters_ + j] = is_inside ? factor * widen(patch[part * apart + i * N + j]) : A(0);
+    });
+  }
+
+  // spread = square @ fx.
+  FASTDRAW_DEVICE void make_spread(const Block& block, int parts) {
+    const int columns = plan_.columns, rows = parts * side();
+    multiply(
+        block, rows, columns, plan_.shape.N, Along<A>{square_, ld_filters_, rows / kTile},
+        Along<A>{fx_, ld_filters_, columns / kTile}, partials_, [&](int row, int tile, const A(&sums)[kTile]) {
+          A* const to = spread_ + row % side() * ld_spread_ + row / side() * columns;
+#pragma unroll
+          for (int q = 0; q < kTile; ++q) to[tile + q * (columns / kTile)] = sums[q];
+        });
+  }
+
+  // to(h, w) = base(h, w) + sum_i fy[i,h] spread[i,w] of the tile.
+  template <typename Spread, typename Base, typename To>
+  FASTDRAW_DEVICE void write_pixels(
+      const Block& block, int top, int left, const Spread& spread, const Base* base, To* to) {
+    const int W = plan_.shape.W;
+    const bool whole = rows_of_fours(W, base) && rows_of_fours(W, to);
+    multiply(
+        block, plan_.rows, plan_.columns, plan_.shape.N, Along<A>{fy_, ld_filters_, plan_.rows / kTile}, spread,
+        partials_, [&](int h, int tile, const A(&sums)[kTile]) {
+          const int w = left + tile * kTile, count = inside(top + h, w);
+          const int64_t at = int64_t{top + h} * W + w;
+          A four[kTile]{};
+          if (base != nullptr) load_some(base + at, count, whole, four);
+#pragma unroll
+          for (int q = 0; q < kTile; ++q) four[q] += sums[q];
+          store_some(to + at, count, whole, four);
+        });
+  }
+
+  // The first `count` of four numbers and zeros; `whole`: in one access, and count is 0 or 4.
+  template <typename T>
+  FASTDRAW_DEVICE static void load_some(const T* from, int count, bool whole, A (&four)[kTile]) {
+    if (whole && count > 0) return load_four(from, four);
+#pragma unroll
+    for (int q = 0; q < kTile; ++q) four[q] = q < count ? widen(from[q]) : A(0);
+  }
+
+  template <typename T>
+  FASTDRAW_DEVICE static void store_some(T* to, int count, bool whole, const A (&four)[kTile]) {
+    if (whole && count > 0) return store_four(to, four);
+#pragma unroll
+    for (int q = 0; q < kTile; ++q) {
+      if (q < count) narrow(four[q], to[q]);
+    }
+  }
+};
+
+// The largest tile for which a block needs at most `budget` bytes; where there is none, the one that needs least.
+template <typename A>
+GlimpsePlan plan_glimpse(const GlimpseShape& shape, int parts, bool backward, size_t budget);
+
+// Instantiated for float, double, __nv_bfloat16 and __half. Arrays are contiguous and on the current device; outputs
+// overlap with no input.
+
+// patch (B, parts, C, N, N) from image, canvas (B, C, H, W; null with one part) and window (B, 5)
+template <typename T>
+void launch_glimpse_read_fwd(
+    T* patch, const T* image, const T* canvas, const T* window, int64_t B, const GlimpsePlan& plan,
+    cudaStream_t stream);
+
+// out (B, C, H, W) from patch (B, C, N, N), window (B, 5) and canvas (B, C, H, W; may be null)
+template <typename T>
+void launch_glimpse_write_fwd(
+    T* out, const T* patch, const T* canvas, const T* window, int64_t B, const GlimpsePlan& plan, cudaStream_t stream);
+
+}  // namespace fastdraw
