@@ -24,8 +24,8 @@ struct FilterShape {
 constexpr int kFilterExponent = 32;
 constexpr double kFilterScale = static_cast<double>(1ull << kFilterExponent);
 
-// e = exp(-u^2 / 2) = 2^-y. It reaches 2^-158, and y rounded to float would spoil its last digits: while it is in
-// double, it is taken apart into an integer and a rest, y = n - r.
+// e = exp(-u^2 / 2) = 2^-y. It reaches 2^-158, and y rounded to float would spoil its
+// last digits: while it is in double, it is taken apart into an integer and a rest, y = n - r.
 FASTDRAW_DEVICE float filter_exponential(double u, float) {
   constexpr double kRound = 0x1.8p52;  // added, it leaves an integer in the last bits
   constexpr unsigned kBias = 127 + kFilterExponent;
@@ -95,21 +95,21 @@ class BlockFilters {
   FASTDRAW_DEVICE void set_window(const Block& block, const W* window, double largest) {
     block.each(kNumbers, [&](int k) {
       // gx~, gy~, log sigma^2, log delta~, log gamma; the last one twice.
-      const int raw = k < kNumbers - 1 ? k : 4;
+      const int raw = k == kInverseGamma ? kGamma : k;
       const double bound = raw < 2 ? 1e6 : 32, x = widen(window[raw]);
       const bool within = !(x < -bound || x > bound);  // NaN runs through
       const double in_range = within ? x : x < 0 ? -bound : bound;
       if (raw < 2) {
-        numbers_[k] = (extent(raw == 0) + 1) / 2 * (in_range + 1) - 1;
+        numbers_[k] = (extent(raw == kCentreX) + 1) / 2 * (in_range + 1) - 1;
         free_[k] = within;
         return;
       }
-      double number = std::exp(k == kInverseSigma ? in_range / -2 : in_range);
-      if (k == kDelta) number /= shape_.N > 1 ? shape_.N - 1 : 1;  // with one filter the spacing is multiplied by 0
-      const bool too_large = raw == 4 && number > largest;
+      double number = std::exp(raw == kInverseSigma ? in_range / -2 : in_range);
+      if (raw == kDelta) number /= shape_.N > 1 ? shape_.N - 1 : 1;  // with one filter the spacing is multiplied by 0
+      const bool too_large = raw == kGamma && number > largest;
       if (too_large) number = largest;
-      if (k == raw) free_[raw] = within && !too_large;
-      numbers_[k] = k == kInverseGamma ? 1 / number : number;
+      if (k == raw) free_[k] = within && !too_large;
+      numbers_[k] = k == raw ? number : 1 / number;
     });
     block.each_warp(2 * shape_.N, [&](int f, const Warp& warp) { measure(f, warp); });
   }

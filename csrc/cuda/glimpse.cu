@@ -1,5 +1,24 @@
 //   read:   patch[c,i,j]  = gamma sum_{h,w} fy[i,h] image[c,h,w] fx[j,w]
 //   write:  canvas[c,h,w] = 1/gamma sum_{i,j} fy[i,h] patch[c,i,j] fx[j,w]  [+ canvas]
+//   draw_read reads an image and its error, image - sigmoid(canvas), through the same window: two parts.
+//
+// Backward, with square = gamma dpatch or patch / gamma, spread = square @ fx and rows = fy @ pixels, where the pixels
+// are those of the image, of its error, or of dcanvas:
+//
+//   dimage = fy^T @ spread,   dcanvas = -fy^T @ spread * slope of the sigmoid,   dpatch = rows @ fx^T / gamma
+//   dfy = spread @ pixels^T,  dfx = square^T @ rows,                             dlog_gamma = +-sum dfx fx
+//
+// Forward, a block takes one channel of a sample; backward, one sample, because its window has one gradient. It goes
+// through the image in tiles that lie in shared memory, each a product with fy of all its parts at once; between the
+// tiles of a column of tiles only the N rows are kept. The filters of a tile are made from five numbers and the sum of
+// each filter: once if the tile is the whole image, else again for every tile. dfy and dfx are never kept: what they
+// add to the gradient of the window is summed up in double, three sums for each filter.
+//
+// Each element of an image is read once and each result written once, by neighbouring threads four at a time if rows
+// have whole fours. Forward: C H W elements in and parts C N N out, or the reverse, twice C H W with a canvas.
+// Backward: C H W in for each part, and out for each gradient that is wanted; draw_read's canvas is read twice.
+//
+// A block adds in an order that depends on sizes alone, and no sum goes across blocks: deterministic.
 
 #include "cuda/glimpse.h"
 
@@ -8,7 +27,7 @@
 namespace fastdraw {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // not yet measured on a GPU
 
 template <typename T>
 FASTDRAW_KERNEL(kThreads)
@@ -28,6 +47,23 @@ glimpse_read_fwd_kernel(
 
 template <typename T>
 FASTDRAW_KERNEL(kThreads)
+glimpse_read_bwd_kernel(
+    T* __restrict__ dimage, T* __restrict__ dcanvas, T* __restrict__ dwindow, const T* __restrict__ dpatch,
+    const T* __restrict__ image, const T* __restrict__ canvas, const T* __restrict__ window, GlimpsePlan plan) {
+  const Block block;
+  Arena arena = block.shared();
+  BlockGlimpse<Compute<T>> glimpse(arena, plan);
+  const auto [C, H, W, N, per_axis, eps] = plan.shape;
+  const int64_t b = block.index(), first = b * C * H * W;
+  const auto sample = [first](auto* array) { return array == nullptr ? nullptr : array + first; };
+  glimpse.template set_window<T>(block, window + 5 * b);
+  glimpse.template read_bwd<false>(
+      block, dpatch + patch_offset(b, 0, 0, plan.parts, C, N), image + first, sample(canvas), sample(dimage),
+      sample(dcanvas), dwindow + 5 * b);
+}
+
+template <typename T>
+FASTDRAW_KERNEL(kThreads)
 glimpse_write_fwd_kernel(
     T* __restrict__ out, const T* __restrict__ patch, const T* __restrict__ canvas, const T* __restrict__ window,
     GlimpsePlan plan) {
@@ -39,6 +75,20 @@ glimpse_write_fwd_kernel(
   glimpse.template set_window<T>(block, window + 5 * b);
   glimpse.write_channel(
       block, patch + block.index() * N * N, canvas == nullptr ? nullptr : canvas + first, out + first);
+}
+
+template <typename T>
+FASTDRAW_KERNEL(kThreads)
+glimpse_write_bwd_kernel(
+    T* __restrict__ dpatch, T* __restrict__ dwindow, const T* __restrict__ dcanvas, const T* __restrict__ patch,
+    const T* __restrict__ window, GlimpsePlan plan) {
+  const Block block;
+  Arena arena = block.shared();
+  BlockGlimpse<Compute<T>> glimpse(arena, plan);
+  const auto [C, H, W, N, per_axis, eps] = plan.shape;
+  const int64_t b = block.index(), first = patch_offset(b, 0, 0, 1, C, N);
+  glimpse.template set_window<T>(block, window + 5 * b);
+  glimpse.write_bwd(block, dcanvas + b * C * H * W, patch + first, dpatch + first, dwindow + 5 * b);
 }
 
 }  // namespace
@@ -81,11 +131,31 @@ void launch_glimpse_write_fwd(
   launch(glimpse_write_fwd_kernel<T>, B * plan.shape.C, kThreads, plan.bytes, stream, out, patch, canvas, window, plan);
 }
 
-#define INSTANTIATE(T)                                                              \
-  template void launch_glimpse_read_fwd<T>(                                         \
-      T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t); \
-  template void launch_glimpse_write_fwd<T>(                                        \
-      T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t);
+template <typename T>
+void launch_glimpse_read_bwd(
+    T* dimage, T* dcanvas, T* dwindow, const T* dpatch, const T* image, const T* canvas, const T* window, int64_t B,
+    const GlimpsePlan& plan, cudaStream_t stream) {
+  launch(
+      glimpse_read_bwd_kernel<T>, B, kThreads, plan.bytes, stream, dimage, dcanvas, dwindow, dpatch, image, canvas,
+      window, plan);
+}
+
+template <typename T>
+void launch_glimpse_write_bwd(
+    T* dpatch, T* dwindow, const T* dcanvas, const T* patch, const T* window, int64_t B, const GlimpsePlan& plan,
+    cudaStream_t stream) {
+  launch(glimpse_write_bwd_kernel<T>, B, kThreads, plan.bytes, stream, dpatch, dwindow, dcanvas, patch, window, plan);
+}
+
+#define INSTANTIATE(T)                                                                                \
+  template void launch_glimpse_read_fwd<T>(                                                           \
+      T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t);                   \
+  template void launch_glimpse_read_bwd<T>(                                                           \
+      T*, T*, T*, const T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t); \
+  template void launch_glimpse_write_fwd<T>(                                                          \
+      T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t);                   \
+  template void launch_glimpse_write_bwd<T>(                                                          \
+      T*, T*, const T*, const T*, const T*, int64_t, const GlimpsePlan&, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(__nv_bfloat16)

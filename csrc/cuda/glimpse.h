@@ -33,14 +33,14 @@ template <typename A>
 class BlockGlimpse {
   GlimpsePlan plan_;
   BlockFilters<A> filters_;
-  int ld_filters_, ld_pixels_, ld_rows_, ld_spread_;
-  A *fy_, *fx_;  // of the tile, a pixel after the other: its N filters
+  int ld_filters_, ld_pixels_, ld_rows_;
+  A *fy_, *fx_;  // of the tile, pixel after pixel: its N filters
   A* pixels_;    // rows of the tile: the columns of the first part, then those of the second
-  A* square_;    // N x N for each part, one below the other
+  A* square_;    // N x N of each part, one below the other
   A* patch_;     // the same, summed up over the tiles
-  A* rows_;      // fy @ pixels, N x columns for each part, one below the other
-  A* spread_;    // square @ fx, N rows: the columns of the first part, then those of the second
-  A* weighted_;  // gradients of filters times the filters, in the order of fy_ and fx_
+  A* rows_;      // fy @ pixels: N x columns of each part, one below the other
+  A* spread_;    // square @ fx: N rows, the columns of the first part, then those of the second
+  A* weighted_;  // gradients of filters times the filters, in the order of fy_ or of fx_
   Partials<A> partials_;
 
  public:
@@ -50,19 +50,20 @@ class BlockGlimpse {
         ld_filters_(padded<A>(plan.shape.N)),
         ld_pixels_(padded<A>(plan.parts * plan.columns)),
         ld_rows_(padded<A>(plan.columns)),
-        ld_spread_(plan.backward ? ld_pixels_ : ld_rows_),
         fy_(arena.take<A>(plan.rows * ld_filters_)),
         fx_(arena.take<A>(plan.columns * ld_filters_)),
         pixels_(arena.take<A>(plan.rows * ld_pixels_)),
         square_(arena.take<A>(stacked() * ld_filters_)),
-        // The forward pass has one or the other.
-        patch_(plan.backward ? arena.take<A>(stacked() * ld_filters_) : square_),
+        patch_(square_),
         rows_(arena.take<A>(stacked() * ld_rows_)),
-        spread_(plan.backward ? arena.take<A>(side() * ld_spread_) : rows_),
-        weighted_(
-            plan.backward ? arena.take<A>((plan.rows > plan.columns ? plan.rows : plan.columns) * ld_filters_)
-                          : nullptr),
-        partials_(arena) {}
+        spread_(rows_),
+        weighted_(nullptr),
+        partials_(arena) {
+    if (!plan.backward) return;  // a read has no square and no spread
+    spread_ = arena.take<A>(side() * ld_pixels_);
+    weighted_ = arena.take<A>((plan.rows > plan.columns ? plan.rows : plan.columns) * ld_filters_);
+    if (plan.parts == 1 && plan.columns < plan.shape.W) patch_ = arena.take<A>(side() * ld_filters_);
+  }
 
   // Makes the filters of a window, 5 numbers. T: the dtype that the glimpse is stored in.
   template <typename T, typename W>
@@ -98,6 +99,36 @@ class BlockGlimpse {
     }
   }
 
+  // dwindow (5) is written, once for each window. Gradients of image and canvas (C, H, W; null: not wanted) are written
+  // too, or with kAdd added to what is there.
+  template <bool kAdd, typename DPatch, typename Image, typename Canvas, typename DImage, typename DCanvas, typename W>
+  FASTDRAW_DEVICE void read_bwd(
+      const Block& block, const DPatch* dpatch, const Image* image, const Canvas* canvas, DImage* dimage,
+      DCanvas* dcanvas, W* dwindow) {
+    const auto [C, height, width, N, per_axis, eps] = plan_.shape;
+    for (int c = 0; c < C; ++c) {
+      const int64_t first = int64_t{c} * height * width;
+      const auto channel = [first](auto* array) { return array == nullptr ? nullptr : array + first; };
+      load_square(block, dpatch + int64_t{c} * N * N, int64_t{C} * N * N, filters_.gamma());
+      for (int left = 0; left < width; left += plan_.columns) {
+        if (!all_columns()) make_fx(block, left);
+        make_spread(block);
+        for (int top = 0; top < height; top += plan_.rows) {
+          if (!all_rows()) make_fy(block, top);
+          load_pixels(block, top, left, image + first, channel(canvas));
+          add_rows(block, top);
+          add_fy_gradient(block, top);
+          if (dcanvas != nullptr) write_dcanvas<kAdd>(block, top, left, canvas + first, dcanvas + first);
+          if (dimage != nullptr) {
+            write_pixels(block, top, left, kAdd ? dimage + first : nullptr, dimage + first);
+          }
+        }
+        add_fx_gradient(block, left);
+      }
+    }
+    filters_.window_gradient(block, 1, dwindow);
+  }
+
   // out (C, H, W) = canvas + written; canvas may be null (nothing to add to), and may be out itself.
   template <typename Patch, typename Canvas, typename Out>
   FASTDRAW_DEVICE void write(const Block& block, const Patch* patch, const Canvas* canvas, Out* out) {
@@ -110,16 +141,40 @@ class BlockGlimpse {
 
   template <typename Patch, typename Canvas, typename Out>
   FASTDRAW_DEVICE void write_channel(const Block& block, const Patch* patch, const Canvas* canvas, Out* out) {
-    load_square(block, 1, patch, 0, filters_.inverse_gamma());
+    load_square(block, patch, 0, filters_.inverse_gamma());
     for (int left = 0; left < plan_.shape.W; left += plan_.columns) {
       if (!all_columns()) make_fx(block, left);
-      make_spread(block, 1);
+      make_spread(block);
       for (int top = 0; top < plan_.shape.H; top += plan_.rows) {
         if (!all_rows()) make_fy(block, top);
-        // Summed apart from the canvas and added at the end, so that a faint stroke is not rounded at every filter.
-        write_pixels(block, top, left, Across<A>{spread_, ld_spread_}, canvas, out);
+        write_pixels(block, top, left, canvas, out);
       }
     }
+  }
+
+  // dpatch (C, N, N) and dwindow (5) are written, dwindow once for each window.
+  template <typename DCanvas, typename Patch, typename DPatch, typename W>
+  FASTDRAW_DEVICE void write_bwd(
+      const Block& block, const DCanvas* dcanvas, const Patch* patch, DPatch* dpatch, W* dwindow) {
+    const auto [C, height, width, N, per_axis, eps] = plan_.shape;
+    for (int c = 0; c < C; ++c) {
+      const int64_t first = int64_t{c} * N * N;
+      const DCanvas* const pixels = dcanvas + int64_t{c} * height * width;
+      load_square(block, patch + first, 0, filters_.inverse_gamma());
+      for (int left = 0; left < width; left += plan_.columns) {
+        if (!all_columns()) make_fx(block, left);
+        make_spread(block);
+        for (int top = 0; top < height; top += plan_.rows) {
+          if (!all_rows()) make_fy(block, top);
+          load_pixels(block, top, left, pixels, pixels);
+          add_rows(block, top);
+          add_fy_gradient(block, top);
+        }
+        add_patch(block, left, filters_.inverse_gamma(), dpatch + first, 0);
+        add_fx_gradient(block, left);
+      }
+    }
+    filters_.window_gradient(block, -1, dwindow);
   }
 
  private:
@@ -213,9 +268,9 @@ class BlockGlimpse {
 
   // square = factor * patch, whose parts are `apart` from each other; 0 beyond the patch.
   template <typename Patch>
-  FASTDRAW_DEVICE void load_square(const Block& block, int parts, const Patch* patch, int64_t apart, A factor) {
+  FASTDRAW_DEVICE void load_square(const Block& block, const Patch* patch, int64_t apart, A factor) {
     const int N = plan_.shape.N;
-    block.each(parts * side() * side(), [&](int k) {
+    block.each(stacked() * side(), [&](int k) {
       const int row = k / side(), j = k % side(), part = row / side(), i = row % side();
       const bool is_inside = i < N && j < N;
       square_[row * ld_filters_ + j] = is_inside ? factor * widen(patch[part * apart + i * N + j]) : A(0);
@@ -223,34 +278,114 @@ class BlockGlimpse {
   }
 
   // spread = square @ fx.
-  FASTDRAW_DEVICE void make_spread(const Block& block, int parts) {
-    const int columns = plan_.columns, rows = parts * side();
+  FASTDRAW_DEVICE void make_spread(const Block& block) {
+    const int columns = plan_.columns, apart = columns / kTile;
     multiply(
-        block, rows, columns, plan_.shape.N, Along<A>{square_, ld_filters_, rows / kTile},
-        Along<A>{fx_, ld_filters_, columns / kTile}, partials_, [&](int row, int tile, const A(&sums)[kTile]) {
-          A* const to = spread_ + row % side() * ld_spread_ + row / side() * columns;
+        block, stacked(), columns, plan_.shape.N, Along<A>{square_, ld_filters_, stacked() / kTile},
+        Along<A>{fx_, ld_filters_, apart}, partials_, [&](int row, int tile, const A(&sums)[kTile]) {
+          A* const to = spread_ + row % side() * ld_pixels_ + row / side() * columns;
 #pragma unroll
-          for (int q = 0; q < kTile; ++q) to[tile + q * (columns / kTile)] = sums[q];
+          for (int q = 0; q < kTile; ++q) to[tile + q * apart] = sums[q];
         });
   }
 
-  // to(h, w) = base(h, w) + sum_i fy[i,h] spread[i,w] of the tile.
-  template <typename Spread, typename Base, typename To>
-  FASTDRAW_DEVICE void write_pixels(
-      const Block& block, int top, int left, const Spread& spread, const Base* base, To* to) {
+  // The spread of one part, or the sum of both.
+  struct Spread {
+    Across<A> first, second;
+    bool both;
+
+    FASTDRAW_DEVICE void load(int tile, int k, A (&terms)[kTile][kTile]) const {
+      first.load(tile, k, terms);
+      if (!both) return;
+      A others[kTile][kTile];
+      second.load(tile, k, others);
+#pragma unroll
+      for (int p = 0; p < kTile; ++p) {
+#pragma unroll
+        for (int q = 0; q < kTile; ++q) terms[p][q] += others[p][q];
+      }
+    }
+  };
+
+  // to (+)= fy^T @ spread, of both parts, for a tile of an image. Summed apart from what it is added to, so that a
+  // faint stroke is not rounded at every filter.
+  template <typename Base, typename To>
+  FASTDRAW_DEVICE void write_pixels(const Block& block, int top, int left, const Base* base, To* to) {
     const int W = plan_.shape.W;
     const bool whole = rows_of_fours(W, base) && rows_of_fours(W, to);
+    const Spread spread{{spread_, ld_pixels_}, {spread_ + plan_.columns, ld_pixels_}, plan_.parts == 2};
+    each_four(block, top, left, spread, [&](int64_t at, int count, const A(&sums)[kTile]) {
+      A four[kTile]{};
+      if (base != nullptr) load_some(base + at, count, whole, four);
+#pragma unroll
+      for (int q = 0; q < kTile; ++q) four[q] += sums[q];
+      store_some(to + at, count, whole, four);
+    });
+  }
+
+  // dcanvas (+)= -fy^T @ spread * the slope of the sigmoid, of the error's part.
+  template <bool kAdd, typename Canvas, typename DCanvas>
+  FASTDRAW_DEVICE void write_dcanvas(const Block& block, int top, int left, const Canvas* canvas, DCanvas* dcanvas) {
+    const int W = plan_.shape.W;
+    const bool whole = rows_of_fours(W, canvas) && rows_of_fours(W, dcanvas);
+    const Across<A> spread{spread_ + plan_.columns, ld_pixels_};
+    each_four(block, top, left, spread, [&](int64_t at, int count, const A(&sums)[kTile]) {
+      A logits[kTile], four[kTile]{};
+      load_some(canvas + at, count, whole, logits);
+      if (kAdd) load_some(dcanvas + at, count, whole, four);
+#pragma unroll
+      for (int q = 0; q < kTile; ++q) four[q] -= sums[q] * sigmoid(logits[q]).slope;
+      store_some(dcanvas + at, count, whole, four);
+    });
+  }
+
+  // store(at, count, sums) for the first `count` of four pixels that lie at `at` in an image, with the sums of
+  // fy^T @ spread.
+  template <typename Right, typename Store>
+  FASTDRAW_DEVICE void each_four(const Block& block, int top, int left, const Right& spread, const Store& store) {
     multiply(
         block, plan_.rows, plan_.columns, plan_.shape.N, Along<A>{fy_, ld_filters_, plan_.rows / kTile}, spread,
         partials_, [&](int h, int tile, const A(&sums)[kTile]) {
           const int w = left + tile * kTile, count = inside(top + h, w);
-          const int64_t at = int64_t{top + h} * W + w;
-          A four[kTile]{};
-          if (base != nullptr) load_some(base + at, count, whole, four);
-#pragma unroll
-          for (int q = 0; q < kTile; ++q) four[q] += sums[q];
-          store_some(to + at, count, whole, four);
+          if (count > 0) store(int64_t{top + h} * plan_.shape.W + w, count, sums);
         });
+  }
+
+  // dfy = spread @ pixels^T, of both parts.
+  FASTDRAW_DEVICE void add_fy_gradient(const Block& block, int top) {
+    const int apart = plan_.rows / kTile;
+    multiply(
+        block, plan_.shape.N, plan_.rows, plan_.parts * plan_.columns, Along<A>{spread_, ld_pixels_, side() / kTile},
+        Along<A>{pixels_, ld_pixels_, apart}, partials_, [&](int i, int tile, const A(&sums)[kTile]) {
+#pragma unroll
+          for (int q = 0; q < kTile; ++q) {
+            const int at = (tile + q * apart) * ld_filters_ + i;
+            weighted_[at] = sums[q] * fy_[at];
+          }
+        });
+    add_gradients(block, 0, top, plan_.shape.H, plan_.rows);
+  }
+
+  // dfx = square^T @ rows, of both parts.
+  FASTDRAW_DEVICE void add_fx_gradient(const Block& block, int left) {
+    multiply(
+        block, plan_.shape.N, plan_.columns, stacked(), Across<A>{square_, ld_filters_}, Across<A>{rows_, ld_rows_},
+        partials_, [&](int j, int tile, const A(&sums)[kTile]) {
+#pragma unroll
+          for (int q = 0; q < kTile; ++q) {
+            const int at = (tile * kTile + q) * ld_filters_ + j;
+            weighted_[at] = sums[q] * fx_[at];
+          }
+        });
+    add_gradients(block, plan_.shape.N, left, plan_.shape.W, plan_.columns);
+  }
+
+  FASTDRAW_DEVICE void add_gradients(const Block& block, int filter, int first, int length, int most) {
+    const int count = first + most < length ? most : length - first;
+    block.each_warp(plan_.shape.N, [&](int i, const Warp& warp) {
+      filters_.add_gradient(
+          warp, filter + i, first, count, [&](int a) -> double { return weighted_[a * ld_filters_ + i]; });
+    });
   }
 
   // The first `count` of four numbers and zeros; `whole`: in one access, and count is 0 or 4.
@@ -284,9 +419,22 @@ void launch_glimpse_read_fwd(
     T* patch, const T* image, const T* canvas, const T* window, int64_t B, const GlimpsePlan& plan,
     cudaStream_t stream);
 
+// dimage (B, C, H, W; null: not wanted), dcanvas (the same; null with one part) and dwindow (B, 5) from dpatch and the
+// forward pass's inputs
+template <typename T>
+void launch_glimpse_read_bwd(
+    T* dimage, T* dcanvas, T* dwindow, const T* dpatch, const T* image, const T* canvas, const T* window, int64_t B,
+    const GlimpsePlan& plan, cudaStream_t stream);
+
 // out (B, C, H, W) from patch (B, C, N, N), window (B, 5) and canvas (B, C, H, W; may be null)
 template <typename T>
 void launch_glimpse_write_fwd(
     T* out, const T* patch, const T* canvas, const T* window, int64_t B, const GlimpsePlan& plan, cudaStream_t stream);
+
+// dpatch (B, C, N, N) and dwindow (B, 5) from dcanvas (B, C, H, W), patch and window
+template <typename T>
+void launch_glimpse_write_bwd(
+    T* dpatch, T* dwindow, const T* dcanvas, const T* patch, const T* window, int64_t B, const GlimpsePlan& plan,
+    cudaStream_t stream);
 
 }  // namespace fastdraw

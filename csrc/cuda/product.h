@@ -95,9 +95,10 @@ class Partials {
  public:
   FASTDRAW_HD explicit Partials(Arena& arena) : sums_(arena.take<A>(kSums * kTile * kTile)) {}
 
+  // By how many threads the terms of a tile are shared. Fewer than two steps are not worth another sum.
   FASTDRAW_DEVICE int slices(int tiles, int steps) const {
-    const int most = kSums / tiles;
-    return most < 1 ? 1 : most < steps ? most : steps;
+    const int most = kSums / tiles, useful = (steps + 1) / 2;
+    return most < 1 ? 1 : most < useful ? most : useful;
   }
   FASTDRAW_DEVICE A* at(int place) const { return sums_ + place * kTile; }
 };
@@ -109,14 +110,13 @@ FASTDRAW_DEVICE void multiply(
     const Block& block, int m, int n, int depth, const Left& left, const Right& right, const Partials<A>& partials,
     const Store& store) {
   const int columns = tiles(n), count = tiles(m) * columns, steps = tiles(depth);
-  const int slices = partials.slices(count, steps), part = (steps + slices - 1) / slices;
+  const int slices = partials.slices(count, steps);
   const int shares = count * slices;
   block.each(shares, [&](int share) {
     const int tile = share % count, slice = share / count;
     const int row = tile / columns, column = tile % columns;
     A sums[kTile][kTile]{};
-    const int last = (slice + 1) * part < steps ? (slice + 1) * part : steps;
-    for (int step = slice * part; step < last; ++step) {
+    for (int step = slice; step < steps; step += slices) {
       A a[kTile][kTile], b[kTile][kTile];
       left.load(row, step * kTile, a);
       right.load(column, step * kTile, b);

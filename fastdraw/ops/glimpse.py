@@ -142,7 +142,7 @@ _glimpse_read = Op(
     "glimpse",
     _reference_read,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor image, Tensor window, int n, bool per_axis, float eps) -> Tensor",
         "(Tensor dpatch, Tensor image, Tensor window, int n, bool per_axis, float eps, bool need_dimage)"
         " -> (Tensor dimage, Tensor dwindow)",
@@ -183,7 +183,7 @@ _glimpse_write = Op(
     "glimpse",
     _reference_write,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor patch, Tensor window, Tensor? canvas, int height, int width, bool per_axis, float eps) -> Tensor",
         "(Tensor dcanvas, Tensor patch, Tensor window, bool per_axis, float eps) -> (Tensor dpatch, Tensor dwindow)",
         _fake_write,
@@ -224,7 +224,7 @@ _draw_read = Op(
     "glimpse",
     _reference_draw_read,
     Native(
-        frozenset({"triton", "cpu"}),
+        frozenset({"cuda", "triton", "cpu"}),
         "(Tensor image, Tensor canvas, Tensor window, int n, bool per_axis, float eps) -> Tensor",
         "(Tensor dglimpse, Tensor image, Tensor canvas, Tensor window, int n, bool per_axis, float eps,"
         " bool need_dimage) -> (Tensor dimage, Tensor dcanvas, Tensor dwindow)",
