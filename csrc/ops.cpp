@@ -86,4 +86,15 @@ FASTDRAW_LIBRARY(m) {
   m.def(("draw_generate_bwd(Tensor dcanvas, Tensor saved, " + generate + ", bool need_dlabels, bool need_dnoise) -> " +
          gradients("Tensor dlabels, Tensor dnoise"))
             .c_str());
+
+  // The launches of the persistent rollout: tensors, sizes and options in the order of csrc/cuda/bindings/rollout.cpp.
+  m.def(
+      "persistent_plan(int[] sizes, bool bfloat16, bool backward, int multiprocessors, int shared)"
+      " -> (int groups, int blocks, int scratch, int shared_memory)");
+  m.def(
+      "persistent_forward(Tensor[] inputs, Tensor(a!)[] record, Tensor(b!)[] results, int[] sizes, float eps, "
+      "bool bfloat16, bool keep, int[] plan) -> ()");
+  m.def(
+      "persistent_backward(Tensor[] inputs, Tensor[] record, Tensor[] gradients, Tensor(a!)[] exchanged, "
+      "Tensor(b!)[] results, int[] sizes, float eps, bool bfloat16, int[] plan) -> ()");
 }

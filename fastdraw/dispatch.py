@@ -1,8 +1,9 @@
 """Which implementation serves a call: chosen by device and by what can run here, or forced by the user."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 from . import defaults, extension
@@ -14,6 +15,8 @@ BACKENDS = ("cuda", "triton", "cpu", "reference")
 # In order of preference, where no measurement says otherwise (fastdraw/defaults.json). Triton's interpreter and the
 # emulation of CUDA kernels are made for tests, so they have to be asked for.
 PREFERENCE = {"cuda": ("triton", "cuda", "reference"), "cpu": ("cpu", "reference")}
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 # What was asked for, the latest last: threads may leave their blocks in any order.
 _forced: list[str] = [name for name in [os.environ.get("FASTDRAW_BACKEND")] if name]
@@ -68,16 +71,25 @@ def forced() -> str | None:
 
 
 def choose(
-    op: str, kernels: Collection[str], device: str, dtype: str, index: int | None = None, work: Work | None = None
+    op: str,
+    kernels: Collection[str],
+    device: str,
+    dtype: str,
+    index: int | None = None,
+    refusals: Mapping[str, str] = NONE,
+    work: Work | None = None,
 ) -> str:
-    """The backend that serves `op`, which has `kernels`, on tensors of that device type, dtype and device index."""
+    """The backend that serves `op`, which has `kernels`, on tensors of that device type, dtype and device index.
+
+    `refusals`: why a backend cannot serve the call for its sizes.
+    """
     asked = forced()
     if asked is not None:
-        why = refusal(asked, op, kernels, device, dtype, index)
+        why = refusal(asked, op, kernels, device, dtype, index) or refusals.get(asked)
         if why is not None:
             raise BackendError(f"{op}: the backend {asked!r} was asked for and cannot run: {why}")
         return asked
-    return preferred(op, kernels, device, dtype, index, work)
+    return preferred(op, set(kernels) - refusals.keys(), device, dtype, index, work)
 
 
 def preferred(
@@ -101,6 +113,8 @@ def refusal(
         return None
     if name not in kernels:
         return f"{op} has no {name} kernel"
+    if name == "cuda" and op in ("draw_rollout", "draw_generate") and dtype == "float64":
+        return "the persistent rollout computes in float32"
     if name == "triton":
         if device == "cpu" and dtype == "bfloat16":
             return "Triton's interpreter rounds bfloat16 toward zero"

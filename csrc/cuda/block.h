@@ -23,9 +23,11 @@
 #if defined(__CUDACC__)
 #define FASTDRAW_DEVICE __device__ __forceinline__
 #define FASTDRAW_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
+#define FASTDRAW_ARGUMENT __grid_constant__ const  // read where it is passed, even when indexed
 #else
 #define FASTDRAW_DEVICE inline
 #define FASTDRAW_KERNEL(threads) void
+#define FASTDRAW_ARGUMENT const
 #endif
 
 namespace fastdraw {

@@ -5,12 +5,34 @@
 
 #if !defined(__CUDACC__)
 #include <cstring>
+#include <exception>
+#include <mutex>
+#include <thread>
 #include <vector>
 #endif
 
 namespace fastdraw {
 
 inline int64_t blocks_for(int64_t items, int threads) { return (items + threads - 1) / threads; }
+
+#if defined(__CUDACC__)
+// Whether so much shared memory is granted; more than 48 KiB has to be asked for.
+template <typename Kernel>
+bool grant_shared(Kernel kernel, size_t shared) {
+  return shared <= (48 << 10) ||
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)) ==
+      cudaSuccess;
+}
+#else
+// Shared memory holds NaN at first, as no block knows what it will find.
+template <typename Body>
+void run_block(int64_t index, int64_t blocks, int threads, size_t shared, const Body& body) {
+  std::vector<uint64_t> memory(shared / sizeof(uint64_t) + 2);
+  std::memset(memory.data(), 0xFF, memory.size() * sizeof(uint64_t));
+  here = {index, blocks, threads, reinterpret_cast<std::byte*>(round_up(reinterpret_cast<int64_t>(memory.data()), 16))};
+  body();
+}
+#endif
 
 // Runs `blocks` blocks of `threads` threads with `shared` bytes of shared memory each. No block is no launch. An error
 // is left for cudaGetLastError.
@@ -20,22 +42,44 @@ void launch(
     const Arguments&... arguments) {
   if (blocks == 0) return;  // an error on a GPU
 #if defined(__CUDACC__)
-  constexpr size_t kGranted = 48 << 10;  // more has to be asked for
-  if (shared > kGranted &&
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)) !=
-          cudaSuccess) {
-    return;
-  }
+  if (!grant_shared(kernel, shared)) return;
   kernel<<<static_cast<unsigned>(blocks), threads, shared, stream>>>(arguments...);
 #else
   (void)stream;
-  std::vector<uint64_t> memory(shared / sizeof(uint64_t) + 2);
   for (int64_t index = 0; index < blocks; ++index) {
-    std::memset(memory.data(), 0xFF, memory.size() * sizeof(uint64_t));  // NaN, as no block knows what it will find
-    here = {
-        index, blocks, threads, reinterpret_cast<std::byte*>(round_up(reinterpret_cast<int64_t>(memory.data()), 16))};
-    kernel(arguments...);
+    run_block(index, blocks, threads, shared, [&] { kernel(arguments...); });
   }
+#endif
+}
+
+// The same for blocks that wait for each other: all of them are resident at once, or the launch is refused with an
+// error. On the host every block is a thread.
+template <typename Argument>
+void launch_cooperative(
+    void (*kernel)(Argument), int64_t blocks, int threads, size_t shared, cudaStream_t stream, Argument argument) {
+#if defined(__CUDACC__)
+  if (!grant_shared(kernel, shared)) return;
+  void* arguments[] = {&argument};
+  cudaLaunchCooperativeKernel(
+      reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned>(blocks)), dim3(threads), arguments, shared,
+      stream);
+#else
+  (void)stream;
+  std::exception_ptr failure;
+  std::mutex lock;
+  std::vector<std::thread> running;
+  for (int64_t index = 0; index < blocks; ++index) {
+    running.emplace_back([&, index] {
+      try {
+        run_block(index, blocks, threads, shared, [&] { kernel(argument); });
+      } catch (...) {
+        const std::lock_guard guard(lock);
+        failure = std::current_exception();
+      }
+    });
+  }
+  for (std::thread& thread : running) thread.join();
+  if (failure) std::rethrow_exception(failure);
 #endif
 }
 

@@ -47,6 +47,8 @@ class Native(NamedTuple):
     # that is zero may be None.
     kept: int = 0
     batched: bool = True  # whether every tensor has the batch first, so that a mapped dimension can join it
+    # Why backend "cuda" cannot serve a call with these flat arguments, or None, where that is a matter of sizes.
+    refusal: Callable[[Sequence[Any]], str | None] | None = None
     # What measurements tell calls apart by, of the first argument, if it is not its dtype and first dimension.
     work: Callable[[Tensor], dispatch.Work] | None = None
 
@@ -83,16 +85,24 @@ class Op:
         made = {namespace: _register(namespace, name, native) for namespace in {NAMESPACES[key] for key in available}}
         self.fused = {backend: made[NAMESPACES[backend]] for backend in available}
 
-    def backend(self, first: Tensor) -> str:
-        """The backend that serves a call with this first argument."""
-        device, dtype = first.device, str(first.dtype).removeprefix("torch.")
+    def backend(self, first: Tensor, *others: Any) -> str:
+        """The backend that serves a call with this first argument; the others matter where it has a `refusal`."""
+        device, dtype, kernels = first.device, str(first.dtype).removeprefix("torch."), self.runs_on
         described = self.native.work if self.native else None
         work = described(first) if described else dispatch.Work(dtype, first.shape[0])
-        return dispatch.choose(self.name, self.runs_on, device.type, dtype, device.index, work)
+        refusals: dict[str, str] = {}
+        if "cuda" in kernels and self.native is not None and self.native.refusal:
+            if torch.compiler.is_compiling():
+                # It can trace no question about a device: the safe choice, and what is forced refuses as it runs.
+                work = None
+            elif dispatch.refusal("cuda", self.name, kernels, device.type, dtype, device.index) is None:
+                why = self.native.refusal((first, *others))
+                refusals = {"cuda": why} if why else {}
+        return dispatch.choose(self.name, kernels, device.type, dtype, device.index, refusals, work)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on valid flat arguments."""
-        backend = self.backend(arguments[0])
+        backend = self.backend(*arguments)
         if backend == "reference":
             return _in_float32(self.reference, arguments)
         if self.native is not None and self.native.batch_first is not None:

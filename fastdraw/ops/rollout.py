@@ -28,7 +28,6 @@ from .glimpse import draw_read, glimpse_write
 from .latent import sample_kl
 from .likelihood import bernoulli_nll
 from .lstm import lstm_step
-from .op import Op
 from .rollout_native import _draw_generate, _draw_rollout, flat_options, multiplies_in_bfloat16, saved_shape
 
 
@@ -90,7 +89,10 @@ def draw_rollout(
     weights = DrawWeights(*autocast.to_float32(*weights))
     _check_options("draw_rollout", options)
     _check("draw_rollout", weights, labels, lengths, noise, n_write, steps, image=image, n_read=n_read)
-    if trace or sampled_kl or _steps_one_by_one(_draw_rollout, noise):
+    tensors = noise, image, labels, lengths, steps, *weights
+    scalars = n_read or 0, n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise)
+    backend = _draw_rollout.backend(*tensors, *scalars, 0, 0)
+    if trace or sampled_kl or _steps_one_by_one(backend):
         return reference.draw_rollout(
             weights,
             image,
@@ -104,9 +106,7 @@ def draw_rollout(
             step_ops=_STEP_OF_SAMPLED_KL if sampled_kl else _STEP,
             **options,
         )
-    tensors = noise, image, labels, lengths, steps, *weights
-    scalars = n_read or 0, n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise)
-    saved = saved_shape(True, _draw_rollout.backend(noise), tensors, scalars, steps)
+    saved = saved_shape(True, backend, tensors, scalars, steps)
     return DrawOutput(*_draw_rollout(*tensors, *scalars, *saved)[:3])
 
 
@@ -138,7 +138,10 @@ def draw_generate(
     weights = DrawWeights(*autocast.to_float32(*weights))
     _check_options("draw_generate", options)
     _check("draw_generate", weights, labels, lengths, noise, n_write, steps)
-    if trace or _steps_one_by_one(_draw_generate, noise):
+    tensors = noise, labels, lengths, steps, *weights
+    scalars = n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise), frames
+    backend = _draw_generate.backend(*tensors, *scalars, 0, 0)
+    if trace or _steps_one_by_one(backend):
         return reference.draw_generate(
             weights,
             labels,
@@ -151,15 +154,13 @@ def draw_generate(
             step_ops=_STEP,
             **options,
         )
-    tensors = noise, labels, lengths, steps, *weights
-    scalars = n_write or 0, *flat_options(options), multiplies_in_bfloat16(noise), frames
-    saved = saved_shape(False, _draw_generate.backend(noise), tensors, scalars, steps)
+    saved = saved_shape(False, backend, tensors, scalars, steps)
     return _draw_generate(*tensors, *scalars, *saved)[0]
 
 
-def _steps_one_by_one(op: Op, noise: Tensor) -> bool:
+def _steps_one_by_one(backend: str) -> bool:
     """Whether a call runs as a loop over the ops of a step: there is no kernel, or torch.func looks into the loop."""
-    return op.backend(noise) == "reference" or torch._C._are_functorch_transforms_active()
+    return backend == "reference" or torch._C._are_functorch_transforms_active()
 
 
 def _check_options(op: str, options: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .. import dispatch, reference
 from ..kernels.rollout_layout import saved_width
 from ..reference.rollout import DrawWeights, Options
-from . import autocast
+from . import autocast, persistent
 from .op import Native, Op, backward_may_come
 
 
@@ -71,6 +71,8 @@ def saved_shape(
         return 0, 0
     if backend == "triton":
         return -1, saved_width(encoder, (*tensors, *scalars))
+    if backend == "cuda":
+        return persistent.saved_shape(encoder, (*tensors, *scalars))
     width = _saved_width(_call(encoder, (*tensors, *scalars)))
     if steps is None or torch.compiler.is_compiling() or isinstance(steps, FakeTensor):
         return -1, width
@@ -235,7 +237,7 @@ def _op(encoder: bool) -> Op:
         "rollout",
         partial(_reference, encoder),
         Native(
-            frozenset({"triton", "cpu"}),
+            frozenset({"cuda", "triton", "cpu"}),
             f"({flat}, int saved_rows, int saved_width) -> ({outputs}, Tensor saved)",
             f"({doutputs}, Tensor saved, {flat}{''.join(f', bool need_{x}' for x in inputs)})"
             f" -> ({', '.join(f'Tensor {x}' for x in inputs)}{gradients})",
@@ -246,6 +248,7 @@ def _op(encoder: bool) -> Op:
             partial(_reference_bwd, encoder),
             kept=1,
             batched=False,
+            refusal=partial(persistent.refusal, encoder),
             work=_work,
         ),
     )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 import fastdraw
 from fastdraw import dispatch, ops
@@ -446,8 +447,19 @@ class Run(NamedTuple):
         return "-".join([self.backend, *([self.device] if self.device != "cpu" else [])])
 
     def __call__(self, **arguments: Any) -> Any:
+        for x in tree_leaves(arguments):
+            if isinstance(x, Tensor) and x.is_floating_point():
+                why = self.refusal(x.dtype)
+                if why is not None:
+                    pytest.skip(f"{self.op} on {self.backend}: {why}")
+                break
         with self.forced():
             return getattr(ops, self.op)(**arguments)
+
+    def refusal(self, dtype: torch.dtype) -> str | None:
+        """Why the backend cannot serve this dtype, if so; parametrised tests leave it out, those of one dtype skip."""
+        name = str(dtype).removeprefix("torch.")
+        return dispatch.refusal(self.backend, self.op, TABLE[self.op].runs_on, self.device, name)
 
     @contextmanager
     def forced(self) -> Iterator[None]:
@@ -462,13 +474,9 @@ class Run(NamedTuple):
 def runs(op: str, dtype: torch.dtype = torch.float32) -> list[Run]:
     """Every way to run `op` on this machine, or only that which FASTDRAW_BACKEND names."""
     backends = [dispatch.forced()] if dispatch.forced() else dispatch.BACKENDS
-    found = []
-    entry = TABLE[op]
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for backend in backends:
-            if dispatch.refusal(backend, op, entry.runs_on, device, str(dtype).removeprefix("torch.")) is None:
-                found.append(Run(op, backend, device))
-    return found
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    found = [Run(op, backend, device) for device in devices for backend in backends]
+    return [run for run in found if run.refusal(dtype) is None]
 
 
 def parameter(run: Run, *others: Any, name: str = "") -> Any:
