@@ -89,7 +89,7 @@ class Op:
         """The backend that serves a call with this first argument; the others matter where it has a `refusal`."""
         device, dtype, kernels = first.device, str(first.dtype).removeprefix("torch."), self.runs_on
         described = self.native.work if self.native else None
-        work = described(first) if described else dispatch.Work(dtype, first.shape[0])
+        work: dispatch.Work | None = described(first) if described else dispatch.Work(dtype, first.shape[0])
         refusals: dict[str, str] = {}
         if "cuda" in kernels and self.native is not None and self.native.refusal:
             if torch.compiler.is_compiling():

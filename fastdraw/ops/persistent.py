@@ -86,7 +86,8 @@ def draw_rollout(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The torch op's flat arguments -> nll (B,), kl (T, B), canvas (B, C, H, W) and what the backward pass needs."""
     call = read_call(True, arguments)
     made = _forward(call)
-    return *(made[name].to(call.noise.dtype) for name in ("nll", "kl", "canvas")), made["saved"]
+    nll, kl, canvas = (made[name].to(call.noise.dtype) for name in ("nll", "kl", "canvas"))
+    return nll, kl, canvas, made["saved"]
 
 
 def draw_generate(*arguments: Any) -> tuple[Tensor, Tensor]:
