@@ -9,8 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from persistent_tables import levels, residency
+
 from benchmarks.gpu.page import readme_block
-from fastdraw import info
+from fastdraw import dispatch, info
 from fastdraw.evaluation.reader import proportion
 from fastdraw.evaluation.table2 import PAPER, Counts, Results
 
@@ -165,6 +167,9 @@ PAGES = {
     "docs/paper-000.md": {"reached": lambda: reached_block(ROOT / "docs" / "results")},
     "docs/examples.md": {"anomaly": lambda: _example("anomaly"), "compression": lambda: _example("compression")},
 }
+
+if dispatch.emulated or dispatch.cuda_refusal is None:  # what a launch takes is asked of the code that launches
+    PAGES["docs/design/persistent-rollout.md"] = {"levels": levels, "residency": residency}
 
 
 if __name__ == "__main__":

@@ -29,11 +29,15 @@ DEFINES = ["-DFASTDRAW_EMULATED", "-DTORCH_TARGET_VERSION=0x020b000000000000", "
 FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
 
 
+def toolkit() -> Path:
+    """The headers of CUDA."""
+    return Path(require_nvcc()).resolve().parent.parent / "include"
+
+
 def build() -> Path:
     """Compile what has changed, and link it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    toolkit = Path(require_nvcc()).resolve().parent.parent / "include"
-    includes = [f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in (toolkit, *cpp_extension.include_paths()))]
+    includes = [f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in (toolkit(), *cpp_extension.include_paths()))]
     newest_header = max(path.stat().st_mtime for path in [*HEADERS, Path(__file__), Path(torch.__file__)])
 
     def compile_one(source: Path) -> Path:

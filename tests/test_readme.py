@@ -1,6 +1,5 @@
 """README and docs/gpu.md say what was measured, and their examples run."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from benchmarks.gpu import page
 from fastdraw.cli import COMMANDS
 from fastdraw.training import preset_names
 from tests.evaluation.test_table2 import VALUES
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 README, GPU = (ROOT / "README.md").read_text(), (ROOT / "docs" / "gpu.md").read_text()
@@ -19,12 +19,7 @@ README, GPU = (ROOT / "README.md").read_text(), (ROOT / "docs" / "gpu.md").read_
 
 @pytest.fixture(scope="module")
 def readme() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "scripts" / "readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("readme")
 
 
 def test_tables_and_figures_come_from_the_results(readme: ModuleType) -> None:
