@@ -16,7 +16,7 @@
 #include "cuda/filterbank.h"
 
 #include "cuda/launch.h"
-#include "cuda/product.h"
+#include "cuda/rows.h"
 
 namespace fastdraw {
 namespace {
@@ -27,15 +27,14 @@ constexpr int kThreads = 256;
 template <typename T>
 FASTDRAW_DEVICE void store_filters(
     const Block& block, const BlockFilters<Compute<T>>& filters, int first, int N, int length, T* to) {
-  if (!rows_of_fours(length, to)) {
-    block.each(N * length, [&](int at) { narrow(filters.value(first + at / length, at % length), to[at]); });
-    return;
-  }
-  block.each(N * length / kTile, [&](int tile) {
-    const int at = tile * kTile;
-    Compute<T> four[kTile];
-    for (int q = 0; q < kTile; ++q) four[q] = filters.value(first + at / length, at % length + q);
-    store_four(to + at, four);
+  constexpr int kVec = kVectorBytes / sizeof(T);
+  const bool whole = fits<kVec>(length, to);
+  block.each(N * static_cast<int>(divide_up(length, kVec)), [&](int vector) {
+    const auto [i, at, count] = split_rows(vector, length, kVec);
+    const int f = first + static_cast<int>(i), a = static_cast<int>(at - i * length);
+    Pack<Compute<T>, kVec> values;
+    for (int v = 0; v < kVec; ++v) values.lane[v] = filters.value(f, a + v);
+    store_narrow<kVec>(to, at, values, count, whole);
   });
 }
 

@@ -94,25 +94,52 @@ glimpse_write_bwd_kernel(
 }  // namespace
 
 template <typename A>
-GlimpsePlan plan_glimpse(const GlimpseShape& shape, int parts, bool backward, size_t budget) {
-  // Tiles of one size, as far as possible.
-  const auto share = [](int length, int most) {
-    const int count = (length + most - 1) / most;
-    return whole_tiles((length + count - 1) / count);
+GlimpsePlan plan_glimpse(const GlimpseShape& shape, int parts, bool backward, size_t most) {
+  constexpr size_t kBudget = 64 << 10;            // registers allow two blocks to a multiprocessor
+  constexpr int kFewRows = 16, kFewColumns = 32;  // a smaller tile is worse than fewer blocks
+  const auto [C, H, W, N, per_axis, eps] = shape;
+
+  const auto plan_of = [&, N = N](int rows, int columns) {
+    const int side = whole_tiles(N), stacked = parts * side;
+    GlimpsePlan plan{
+        .shape = shape,
+        .parts = parts,
+        .backward = backward,
+        .rows = rows,
+        .columns = columns,
+        .bytes = 0,
+        .side = Divisor(side),
+        .fours = Divisor(columns / kTile),
+        .of_rows = Sharing::of<A>(N, parts * columns, rows),
+        .of_patch = Sharing::of<A>(stacked, N, columns),
+        .of_spread = Sharing::of<A>(stacked, columns, N),
+        .of_pixels = Sharing::of<A>(rows, columns, N),
+        .of_dfy = Sharing::of<A>(N, rows, parts * columns),
+        .of_dfx = Sharing::of<A>(N, columns, stacked)};
+    Arena arena;
+    const BlockGlimpse<A> glimpse(arena, plan);
+    plan.bytes = arena.used();
+    return plan;
   };
-  GlimpsePlan best{shape, parts, backward, 0, 0, 0};
-  for (int columns = 128; columns >= kTile; columns /= 2) {
-    for (int rows = 64; rows >= kTile; rows /= 2) {
-      GlimpsePlan plan{shape, parts, backward, share(shape.H, rows), share(shape.W, columns), 0};
-      Arena arena;
-      const BlockGlimpse<A> glimpse(arena, plan);
-      plan.bytes = arena.used();
-      const bool is_first = best.bytes == 0, fits = plan.bytes <= budget;
-      const bool is_larger = plan.rows * plan.columns > best.rows * best.columns;
-      if (is_first || (fits && (best.bytes > budget || is_larger)) || (!fits && plan.bytes < best.bytes)) best = plan;
+  // Tiles of one size, as far as possible.
+  const auto share = [](int length, int limit) {
+    return whole_tiles(static_cast<int>(divide_up(length, divide_up(length, limit))));
+  };
+  const auto largest = [&, H = H, W = W](size_t budget) {
+    GlimpsePlan best = plan_of(kTile, kTile);
+    for (int columns = 128; columns >= kTile; columns /= 2) {
+      for (int rows = 64; rows >= kTile; rows /= 2) {
+        const GlimpsePlan plan = plan_of(share(H, rows), share(W, columns));
+        if (plan.bytes <= budget && plan.rows * plan.columns > best.rows * best.columns) best = plan;
+      }
     }
+    return best;
+  };
+  for (size_t budget = kBudget; budget < most; budget *= 2) {
+    const GlimpsePlan plan = largest(budget);
+    if (plan.rows >= std::min(H, kFewRows) && plan.columns >= std::min(W, kFewColumns)) return plan;
   }
-  return best;
+  return largest(most);
 }
 template GlimpsePlan plan_glimpse<float>(const GlimpseShape&, int, bool, size_t);
 template GlimpsePlan plan_glimpse<double>(const GlimpseShape&, int, bool, size_t);

@@ -9,6 +9,7 @@
 
 #include "cuda/filterbank.h"
 #include "cuda/product.h"
+#include "cuda/rows.h"
 
 namespace fastdraw {
 
@@ -18,13 +19,15 @@ struct GlimpseShape {
   double eps;
 };
 
-// What a block has of an image in shared memory at a time: a tile of rows x columns, both multiples of kTile.
+// How a block goes about glimpses of one shape. Made on the host, because much of it takes divisions.
 struct GlimpsePlan {
   GlimpseShape shape;
-  int parts;      // 2: draw_read's, the image and its error image - sigmoid(canvas); else 1
-  bool backward;  // whether there is memory for the backward pass
-  int rows, columns;
-  size_t bytes;  // of shared memory
+  int parts;          // 2: draw_read's, the image and its error image - sigmoid(canvas); else 1
+  bool backward;      // whether there is memory for the backward pass
+  int rows, columns;  // of a tile: what lies in shared memory of an image at a time; whole fours
+  size_t bytes;       // of shared memory
+  Divisor side, fours;
+  Sharing of_rows, of_patch, of_spread, of_pixels, of_dfy, of_dfx;  // the products with these results
 };
 
 // All threads of a block call every function that takes it, and wait at its end. Arrays are contiguous, of any dtype,
@@ -33,15 +36,15 @@ template <typename A>
 class BlockGlimpse {
   GlimpsePlan plan_;
   BlockFilters<A> filters_;
-  int ld_filters_, ld_pixels_, ld_rows_;
-  A *fy_, *fx_;  // of the tile, pixel after pixel: its N filters
+  int ld_filters_, ld_pixels_, ld_rows_, ld_weighted_;
+  A *fy_, *fx_;  // of the tile, pixel after pixel: its N filters; fx lies behind fy
   A* pixels_;    // rows of the tile: the columns of the first part, then those of the second
   A* square_;    // N x N of each part, one below the other
   A* patch_;     // the same, summed up over the tiles
   A* rows_;      // fy @ pixels: N x columns of each part, one below the other
+  A* partials_;
   A* spread_;    // square @ fx: N rows, the columns of the first part, then those of the second
-  A* weighted_;  // gradients of filters times the filters, in the order of fy_ or of fx_
-  Partials<A> partials_;
+  A* weighted_;  // the gradients of the N filters times the filters
 
  public:
   FASTDRAW_HD BlockGlimpse(Arena& arena, const GlimpsePlan& plan)
@@ -50,18 +53,19 @@ class BlockGlimpse {
         ld_filters_(padded<A>(plan.shape.N)),
         ld_pixels_(padded<A>(plan.parts * plan.columns)),
         ld_rows_(padded<A>(plan.columns)),
-        fy_(arena.take<A>(plan.rows * ld_filters_)),
-        fx_(arena.take<A>(plan.columns * ld_filters_)),
+        ld_weighted_(padded<A>(plan.rows > plan.columns ? plan.rows : plan.columns)),
+        fy_(arena.take<A>((plan.rows + plan.columns) * ld_filters_)),
+        fx_(fy_ + plan.rows * ld_filters_),
         pixels_(arena.take<A>(plan.rows * ld_pixels_)),
         square_(arena.take<A>(stacked() * ld_filters_)),
         patch_(square_),
         rows_(arena.take<A>(stacked() * ld_rows_)),
+        partials_(arena.take<A>(Sharing::kBytes / sizeof(A))),
         spread_(rows_),
-        weighted_(nullptr),
-        partials_(arena) {
+        weighted_(nullptr) {
     if (!plan.backward) return;  // a read has no square and no spread
     spread_ = arena.take<A>(side() * ld_pixels_);
-    weighted_ = arena.take<A>((plan.rows > plan.columns ? plan.rows : plan.columns) * ld_filters_);
+    weighted_ = arena.take<A>(side() * ld_weighted_);
     if (plan.parts == 1 && plan.columns < plan.shape.W) patch_ = arena.take<A>(side() * ld_filters_);
   }
 
@@ -69,8 +73,7 @@ class BlockGlimpse {
   template <typename T, typename W>
   FASTDRAW_DEVICE void set_window(const Block& block, const W* window) {
     filters_.set_window(block, window, kLargestGamma<T>);
-    if (all_columns()) make_fx(block, 0);
-    if (all_rows()) make_fy(block, 0);
+    if (all_rows() || all_columns()) make_filters(block, 0, 0, all_rows(), all_columns());
   }
 
   // patch (parts, C, N, N) from image (C, H, W) and, with two parts, the logits canvas (C, H, W).
@@ -89,9 +92,9 @@ class BlockGlimpse {
   FASTDRAW_DEVICE void read_channel(
       const Block& block, const Image* image, const Canvas* canvas, Patch* patch, int64_t apart) {
     for (int left = 0; left < plan_.shape.W; left += plan_.columns) {
-      if (!all_columns()) make_fx(block, left);
+      if (!all_columns()) make_filters(block, 0, left, false, true);
       for (int top = 0; top < plan_.shape.H; top += plan_.rows) {
-        if (!all_rows()) make_fy(block, top);
+        if (!all_rows()) make_filters(block, top, 0, true, false);
         load_pixels(block, top, left, image, canvas);
         add_rows(block, top);
       }
@@ -111,10 +114,10 @@ class BlockGlimpse {
       const auto channel = [first](auto* array) { return array == nullptr ? nullptr : array + first; };
       load_square(block, dpatch + int64_t{c} * N * N, int64_t{C} * N * N, filters_.gamma());
       for (int left = 0; left < width; left += plan_.columns) {
-        if (!all_columns()) make_fx(block, left);
+        if (!all_columns()) make_filters(block, 0, left, false, true);
         make_spread(block);
         for (int top = 0; top < height; top += plan_.rows) {
-          if (!all_rows()) make_fy(block, top);
+          if (!all_rows()) make_filters(block, top, 0, true, false);
           load_pixels(block, top, left, image + first, channel(canvas));
           add_rows(block, top);
           add_fy_gradient(block, top);
@@ -143,10 +146,10 @@ class BlockGlimpse {
   FASTDRAW_DEVICE void write_channel(const Block& block, const Patch* patch, const Canvas* canvas, Out* out) {
     load_square(block, patch, 0, filters_.inverse_gamma());
     for (int left = 0; left < plan_.shape.W; left += plan_.columns) {
-      if (!all_columns()) make_fx(block, left);
+      if (!all_columns()) make_filters(block, 0, left, false, true);
       make_spread(block);
       for (int top = 0; top < plan_.shape.H; top += plan_.rows) {
-        if (!all_rows()) make_fy(block, top);
+        if (!all_rows()) make_filters(block, top, 0, true, false);
         write_pixels(block, top, left, canvas, out);
       }
     }
@@ -162,10 +165,10 @@ class BlockGlimpse {
       const DCanvas* const pixels = dcanvas + int64_t{c} * height * width;
       load_square(block, patch + first, 0, filters_.inverse_gamma());
       for (int left = 0; left < width; left += plan_.columns) {
-        if (!all_columns()) make_fx(block, left);
+        if (!all_columns()) make_filters(block, 0, left, false, true);
         make_spread(block);
         for (int top = 0; top < height; top += plan_.rows) {
-          if (!all_rows()) make_fy(block, top);
+          if (!all_rows()) make_filters(block, top, 0, true, false);
           load_pixels(block, top, left, pixels, pixels);
           add_rows(block, top);
           add_fy_gradient(block, top);
@@ -179,24 +182,21 @@ class BlockGlimpse {
 
  private:
   // Of a square, in whole tiles.
-  FASTDRAW_HD int side() const { return whole_tiles(plan_.shape.N); }
+  FASTDRAW_HD int side() const { return plan_.side.by; }
   FASTDRAW_HD int stacked() const { return plan_.parts * side(); }
   FASTDRAW_DEVICE bool all_rows() const { return plan_.rows >= plan_.shape.H; }
   FASTDRAW_DEVICE bool all_columns() const { return plan_.columns >= plan_.shape.W; }
 
-  FASTDRAW_DEVICE void make_fy(const Block& block, int top) {
-    make_filters(block, 0, top, plan_.shape.H, plan_.rows, fy_);
-  }
-  FASTDRAW_DEVICE void make_fx(const Block& block, int left) {
-    make_filters(block, plan_.shape.N, left, plan_.shape.W, plan_.columns, fx_);
-  }
-
-  // The N filters from `filter` on, of `count` pixels from `first` on; 0 beyond the image and beyond the filters.
-  FASTDRAW_DEVICE void make_filters(const Block& block, int filter, int first, int length, int count, A* to) {
-    block.each(count * side(), [&](int k) {
-      const int a = k / side(), i = k % side();
-      const bool inside = first + a < length && i < plan_.shape.N;
-      to[a * ld_filters_ + i] = inside ? filters_.value(filter + i, first + a) : A(0);
+  // The N filters of the tile's pixels, of one axis or both; 0 beyond the image and beyond the filters.
+  FASTDRAW_DEVICE void make_filters(const Block& block, int top, int left, bool of_y, bool of_x) {
+    const auto [C, H, W, N, per_axis, eps] = plan_.shape;
+    const int first = of_y ? 0 : plan_.rows, last = of_x ? plan_.rows + plan_.columns : plan_.rows;
+    block.each((last - first) * side(), [&, H = H, W = W, N = N](int k) {
+      const int pixel = first + plan_.side.quotient(k), i = plan_.side.rest(k);
+      const bool is_x = pixel >= plan_.rows;
+      const int a = is_x ? left + pixel - plan_.rows : top + pixel;
+      const bool is_inside = i < N && a < (is_x ? W : H);
+      fy_[pixel * ld_filters_ + i] = is_inside ? filters_.value(is_x ? N + i : i, a) : A(0);
     });
   }
 
@@ -209,31 +209,32 @@ class BlockGlimpse {
   // The tile of an image (H, W); 0 beyond it. With two parts also that of its error.
   template <typename Image, typename Canvas>
   FASTDRAW_DEVICE void load_pixels(const Block& block, int top, int left, const Image* image, const Canvas* canvas) {
-    const int W = plan_.shape.W, fours = plan_.columns / kTile;
-    const bool whole = rows_of_fours(W, image) && (plan_.parts == 1 || rows_of_fours(W, canvas));
-    block.each(plan_.rows * fours, [&](int k) {
-      const int h = k / fours, w = k % fours * kTile, count = inside(top + h, left + w);
+    const int W = plan_.shape.W;
+    const bool fit = fits<kTile>(W, image) && (plan_.parts == 1 || fits<kTile>(W, canvas));
+    block.each(plan_.rows * plan_.fours.by, [&](int k) {
+      const int h = plan_.fours.quotient(k), w = plan_.fours.rest(k) * kTile, count = inside(top + h, left + w);
       const int64_t from = int64_t{top + h} * W + left + w;
+      const bool whole = fit && count > 0;
       A* const to = pixels_ + h * ld_pixels_ + w;
-      A pixels[kTile];
-      load_some(image + from, count, whole, pixels);
-      store_four(to, pixels);
+      const auto pixels = load_wide<kTile>(image, from, count, whole);
+      store_four(to, pixels.lane);
       if (plan_.parts == 1) return;
-      A errors[kTile];
-      load_some(canvas + from, count, whole, errors);
+      auto errors = load_wide<kTile>(canvas, from, count, whole);
 #pragma unroll
-      for (int q = 0; q < kTile; ++q) errors[q] = q < count ? pixels[q] - sigmoid(errors[q]).value : A(0);
-      store_four(to + plan_.columns, errors);
+      for (int q = 0; q < kTile; ++q) {
+        errors.lane[q] = q < count ? pixels.lane[q] - sigmoid(errors.lane[q]).value : A(0);
+      }
+      store_four(to + plan_.columns, errors.lane);
     });
   }
 
   // rows (+)= fy @ pixels, for both parts at once.
   FASTDRAW_DEVICE void add_rows(const Block& block, int top) {
     multiply(
-        block, plan_.shape.N, plan_.parts * plan_.columns, plan_.rows, Across<A>{fy_, ld_filters_},
-        Across<A>{pixels_, ld_pixels_}, partials_, [&](int i, int tile, const A(&sums)[kTile]) {
-          const int column = tile * kTile, part = column / plan_.columns, w = column % plan_.columns;
-          A* const to = rows_ + (part * side() + i) * ld_rows_ + w;
+        block, plan_.of_rows, Across<A>{fy_, ld_filters_}, Across<A>{pixels_, ld_pixels_}, partials_,
+        [&](int i, int tile, const A(&sums)[kTile]) {
+          const int column = tile * kTile, w = column < plan_.columns ? column : column - plan_.columns;
+          A* const to = rows_ + (column < plan_.columns ? i : side() + i) * ld_rows_ + w;
           A four[kTile]{};
           if (top > 0) load_four(to, four);
 #pragma unroll
@@ -248,9 +249,9 @@ class BlockGlimpse {
     const int N = plan_.shape.N;
     const bool is_last = left + plan_.columns >= plan_.shape.W;
     multiply(
-        block, stacked(), N, plan_.columns, Along<A>{rows_, ld_rows_, stacked() / kTile}, Across<A>{fx_, ld_filters_},
-        partials_, [&](int row, int tile, const A(&sums)[kTile]) {
-          const int part = row / side(), i = row % side();
+        block, plan_.of_patch, Along<A>{rows_, ld_rows_, stacked() / kTile}, Across<A>{fx_, ld_filters_}, partials_,
+        [&](int row, int tile, const A(&sums)[kTile]) {
+          const int part = row < side() ? 0 : 1, i = row - part * side();
 #pragma unroll
           for (int q = 0; q < kTile; ++q) {
             const int j = tile * kTile + q;
@@ -271,7 +272,8 @@ class BlockGlimpse {
   FASTDRAW_DEVICE void load_square(const Block& block, const Patch* patch, int64_t apart, A factor) {
     const int N = plan_.shape.N;
     block.each(stacked() * side(), [&](int k) {
-      const int row = k / side(), j = k % side(), part = row / side(), i = row % side();
+      const int row = plan_.side.quotient(k), j = plan_.side.rest(k), part = row < side() ? 0 : 1;
+      const int i = row - part * side();
       const bool is_inside = i < N && j < N;
       square_[row * ld_filters_ + j] = is_inside ? factor * widen(patch[part * apart + i * N + j]) : A(0);
     });
@@ -279,11 +281,11 @@ class BlockGlimpse {
 
   // spread = square @ fx.
   FASTDRAW_DEVICE void make_spread(const Block& block) {
-    const int columns = plan_.columns, apart = columns / kTile;
+    const int apart = plan_.columns / kTile;
     multiply(
-        block, stacked(), columns, plan_.shape.N, Along<A>{square_, ld_filters_, stacked() / kTile},
-        Along<A>{fx_, ld_filters_, apart}, partials_, [&](int row, int tile, const A(&sums)[kTile]) {
-          A* const to = spread_ + row % side() * ld_pixels_ + row / side() * columns;
+        block, plan_.of_spread, Along<A>{square_, ld_filters_, stacked() / kTile}, Along<A>{fx_, ld_filters_, apart},
+        partials_, [&](int row, int tile, const A(&sums)[kTile]) {
+          A* const to = spread_ + (row < side() ? row * ld_pixels_ : (row - side()) * ld_pixels_ + plan_.columns);
 #pragma unroll
           for (int q = 0; q < kTile; ++q) to[tile + q * apart] = sums[q];
         });
@@ -312,14 +314,14 @@ class BlockGlimpse {
   template <typename Base, typename To>
   FASTDRAW_DEVICE void write_pixels(const Block& block, int top, int left, const Base* base, To* to) {
     const int W = plan_.shape.W;
-    const bool whole = rows_of_fours(W, base) && rows_of_fours(W, to);
+    const bool fit = fits<kTile>(W, base) && fits<kTile>(W, to);
     const Spread spread{{spread_, ld_pixels_}, {spread_ + plan_.columns, ld_pixels_}, plan_.parts == 2};
     each_four(block, top, left, spread, [&](int64_t at, int count, const A(&sums)[kTile]) {
-      A four[kTile]{};
-      if (base != nullptr) load_some(base + at, count, whole, four);
+      Pack<A, kTile> four{};
+      if (base != nullptr) four = load_wide<kTile>(base, at, count, fit);
 #pragma unroll
-      for (int q = 0; q < kTile; ++q) four[q] += sums[q];
-      store_some(to + at, count, whole, four);
+      for (int q = 0; q < kTile; ++q) four.lane[q] += sums[q];
+      store_narrow<kTile>(to, at, four, count, fit);
     });
   }
 
@@ -327,15 +329,15 @@ class BlockGlimpse {
   template <bool kAdd, typename Canvas, typename DCanvas>
   FASTDRAW_DEVICE void write_dcanvas(const Block& block, int top, int left, const Canvas* canvas, DCanvas* dcanvas) {
     const int W = plan_.shape.W;
-    const bool whole = rows_of_fours(W, canvas) && rows_of_fours(W, dcanvas);
+    const bool fit = fits<kTile>(W, canvas) && fits<kTile>(W, dcanvas);
     const Across<A> spread{spread_ + plan_.columns, ld_pixels_};
     each_four(block, top, left, spread, [&](int64_t at, int count, const A(&sums)[kTile]) {
-      A logits[kTile], four[kTile]{};
-      load_some(canvas + at, count, whole, logits);
-      if (kAdd) load_some(dcanvas + at, count, whole, four);
+      const auto logits = load_wide<kTile>(canvas, at, count, fit);
+      Pack<A, kTile> four{};
+      if (kAdd) four = load_wide<kTile>(dcanvas, at, count, fit);
 #pragma unroll
-      for (int q = 0; q < kTile; ++q) four[q] -= sums[q] * sigmoid(logits[q]).slope;
-      store_some(dcanvas + at, count, whole, four);
+      for (int q = 0; q < kTile; ++q) four.lane[q] -= sums[q] * sigmoid(logits.lane[q]).slope;
+      store_narrow<kTile>(dcanvas, at, four, count, fit);
     });
   }
 
@@ -344,8 +346,8 @@ class BlockGlimpse {
   template <typename Right, typename Store>
   FASTDRAW_DEVICE void each_four(const Block& block, int top, int left, const Right& spread, const Store& store) {
     multiply(
-        block, plan_.rows, plan_.columns, plan_.shape.N, Along<A>{fy_, ld_filters_, plan_.rows / kTile}, spread,
-        partials_, [&](int h, int tile, const A(&sums)[kTile]) {
+        block, plan_.of_pixels, Along<A>{fy_, ld_filters_, plan_.rows / kTile}, spread, partials_,
+        [&](int h, int tile, const A(&sums)[kTile]) {
           const int w = left + tile * kTile, count = inside(top + h, w);
           if (count > 0) store(int64_t{top + h} * plan_.shape.W + w, count, sums);
         });
@@ -355,12 +357,12 @@ class BlockGlimpse {
   FASTDRAW_DEVICE void add_fy_gradient(const Block& block, int top) {
     const int apart = plan_.rows / kTile;
     multiply(
-        block, plan_.shape.N, plan_.rows, plan_.parts * plan_.columns, Along<A>{spread_, ld_pixels_, side() / kTile},
-        Along<A>{pixels_, ld_pixels_, apart}, partials_, [&](int i, int tile, const A(&sums)[kTile]) {
+        block, plan_.of_dfy, Along<A>{spread_, ld_pixels_, side() / kTile}, Along<A>{pixels_, ld_pixels_, apart},
+        partials_, [&](int i, int tile, const A(&sums)[kTile]) {
 #pragma unroll
           for (int q = 0; q < kTile; ++q) {
-            const int at = (tile + q * apart) * ld_filters_ + i;
-            weighted_[at] = sums[q] * fy_[at];
+            const int h = tile + q * apart;
+            weighted_[i * ld_weighted_ + h] = sums[q] * fy_[h * ld_filters_ + i];
           }
         });
     add_gradients(block, 0, top, plan_.shape.H, plan_.rows);
@@ -369,13 +371,12 @@ class BlockGlimpse {
   // dfx = square^T @ rows, of both parts.
   FASTDRAW_DEVICE void add_fx_gradient(const Block& block, int left) {
     multiply(
-        block, plan_.shape.N, plan_.columns, stacked(), Across<A>{square_, ld_filters_}, Across<A>{rows_, ld_rows_},
-        partials_, [&](int j, int tile, const A(&sums)[kTile]) {
+        block, plan_.of_dfx, Across<A>{square_, ld_filters_}, Across<A>{rows_, ld_rows_}, partials_,
+        [&](int j, int tile, const A(&sums)[kTile]) {
+          A weighted[kTile];
 #pragma unroll
-          for (int q = 0; q < kTile; ++q) {
-            const int at = (tile * kTile + q) * ld_filters_ + j;
-            weighted_[at] = sums[q] * fx_[at];
-          }
+          for (int q = 0; q < kTile; ++q) weighted[q] = sums[q] * fx_[(tile * kTile + q) * ld_filters_ + j];
+          store_four(weighted_ + j * ld_weighted_ + tile * kTile, weighted);
         });
     add_gradients(block, plan_.shape.N, left, plan_.shape.W, plan_.columns);
   }
@@ -383,32 +384,16 @@ class BlockGlimpse {
   FASTDRAW_DEVICE void add_gradients(const Block& block, int filter, int first, int length, int most) {
     const int count = first + most < length ? most : length - first;
     block.each_warp(plan_.shape.N, [&](int i, const Warp& warp) {
-      filters_.add_gradient(
-          warp, filter + i, first, count, [&](int a) -> double { return weighted_[a * ld_filters_ + i]; });
+      const A* const weighted = weighted_ + i * ld_weighted_;
+      filters_.add_gradient(warp, filter + i, first, count, [&](int a) -> double { return weighted[a]; });
     });
-  }
-
-  // The first `count` of four numbers and zeros; `whole`: in one access, and count is 0 or 4.
-  template <typename T>
-  FASTDRAW_DEVICE static void load_some(const T* from, int count, bool whole, A (&four)[kTile]) {
-    if (whole && count > 0) return load_four(from, four);
-#pragma unroll
-    for (int q = 0; q < kTile; ++q) four[q] = q < count ? widen(from[q]) : A(0);
-  }
-
-  template <typename T>
-  FASTDRAW_DEVICE static void store_some(T* to, int count, bool whole, const A (&four)[kTile]) {
-    if (whole && count > 0) return store_four(to, four);
-#pragma unroll
-    for (int q = 0; q < kTile; ++q) {
-      if (q < count) narrow(four[q], to[q]);
-    }
   }
 };
 
-// The largest tile for which a block needs at most `budget` bytes; where there is none, the one that needs least.
+// A plan that needs at most `most` bytes, if there is one: of large tiles, but so that blocks can share a
+// multiprocessor.
 template <typename A>
-GlimpsePlan plan_glimpse(const GlimpseShape& shape, int parts, bool backward, size_t budget);
+GlimpsePlan plan_glimpse(const GlimpseShape& shape, int parts, bool backward, size_t most);
 
 // Instantiated for float, double, __nv_bfloat16 and __half. Arrays are contiguous and on the current device; outputs
 // overlap with no input.

@@ -1,10 +1,11 @@
+#pragma once
+
 // Small matrix products by a block, out of shared memory and in full precision.
 //
 // A thread makes tiles of 4 x 4 numbers, over 4 terms at a time: 8 accesses of 16 bytes for 64 multiplications.
 // Operands have 4 m terms, rows and columns; what lies beyond a matrix is 0 where it is a term, and anything elsewhere.
 // Where there are fewer tiles than threads, several threads share the terms of a tile, and their sums are added in a
 // fixed order.
-#pragma once
 
 #include "cuda/numbers.h"
 
@@ -12,7 +13,7 @@ namespace fastdraw {
 
 constexpr int kTile = 4;
 
-FASTDRAW_HD constexpr int tiles(int n) { return (n + kTile - 1) / kTile; }
+FASTDRAW_HD constexpr int tiles(int n) { return static_cast<int>(divide_up(n, kTile)); }
 FASTDRAW_HD constexpr int whole_tiles(int n) { return tiles(n) * kTile; }
 
 // The length of a row of n numbers in shared memory: an odd number of units of 16 bytes, so that what neighbouring
@@ -24,35 +25,28 @@ FASTDRAW_HD constexpr int padded(int n) {
 }
 static_assert(padded<float>(1) == 4 && padded<float>(8) == 12 && padded<float>(9) == 12 && padded<double>(8) == 10);
 
-// Four neighbours, in the fewest accesses of at most 16 bytes.
-template <typename T>
-constexpr int kFourVec = kTile * sizeof(T) <= kVectorBytes ? kTile : static_cast<int>(kVectorBytes / sizeof(T));
-
-template <typename T>
-FASTDRAW_DEVICE void load_four(const T* from, Compute<T> (&four)[kTile]) {
+// Four neighbours in shared memory.
+template <typename A>
+FASTDRAW_DEVICE void load_four(const A* from, A (&four)[kTile]) {
+  constexpr int kVec = kVectorBytes / sizeof(A);
 #pragma unroll
-  for (int first = 0; first < kTile; first += kFourVec<T>) {
-    const auto pack = load<kFourVec<T>>(from, first);
+  for (int first = 0; first < kTile; first += kVec) {
+    const auto pack = load<kVec>(from, first);
 #pragma unroll
-    for (int q = 0; q < kFourVec<T>; ++q) four[first + q] = widen(pack.lane[q]);
+    for (int q = 0; q < kVec; ++q) four[first + q] = pack.lane[q];
   }
 }
 
-template <typename T>
-FASTDRAW_DEVICE void store_four(T* to, const Compute<T> (&four)[kTile]) {
+template <typename A>
+FASTDRAW_DEVICE void store_four(A* to, const A (&four)[kTile]) {
+  constexpr int kVec = kVectorBytes / sizeof(A);
 #pragma unroll
-  for (int first = 0; first < kTile; first += kFourVec<T>) {
-    Pack<T, kFourVec<T>> pack;
+  for (int first = 0; first < kTile; first += kVec) {
+    Pack<A, kVec> pack;
 #pragma unroll
-    for (int q = 0; q < kFourVec<T>; ++q) narrow(four[first + q], pack.lane[q]);
+    for (int q = 0; q < kVec; ++q) pack.lane[q] = four[first + q];
     store(to, first, pack);
   }
-}
-
-// Whether every row of `width` numbers starts where four neighbours can be loaded at once.
-template <typename T>
-FASTDRAW_DEVICE bool rows_of_fours(int width, const T* array) {
-  return width % kTile == 0 && reinterpret_cast<uintptr_t>(array) % (kFourVec<T> * sizeof(T)) == 0;
 }
 
 // An operand whose number x of term k lies at x + k ld. A thread has four neighbouring x.
@@ -86,37 +80,35 @@ struct Along {
   }
 };
 
-// Memory for the sums of threads that share tiles.
-template <typename A>
-class Partials {
-  static constexpr int kBytes = 16 << 10, kSums = kBytes / static_cast<int>(kTile * kTile * sizeof(A));
-  A* sums_;
+// How threads share a product of (m, depth) and (depth, n): known before the launch, because it takes divisions.
+struct Sharing {
+  static constexpr int kBytes = 16 << 10;  // for the sums of threads that share a tile
 
- public:
-  FASTDRAW_HD explicit Partials(Arena& arena) : sums_(arena.take<A>(kSums * kTile * kTile)) {}
+  int steps, slices;       // of four terms; the threads of a tile, who take a step in turn
+  Divisor columns, count;  // tiles in a row, and altogether
 
-  // By how many threads the terms of a tile are shared. Fewer than two steps are not worth another sum.
-  FASTDRAW_DEVICE int slices(int tiles, int steps) const {
-    const int most = kSums / tiles, useful = (steps + 1) / 2;
-    return most < 1 ? 1 : most < useful ? most : useful;
+  template <typename A>
+  static Sharing of(int m, int n, int depth) {
+    constexpr int kSums = kBytes / static_cast<int>(kTile * kTile * sizeof(A));
+    const int count = tiles(m) * tiles(n), steps = tiles(depth);
+    // Fewer than two steps are not worth another sum.
+    const int slices = std::max(1, std::min(kSums / count, (steps + 1) / 2));
+    return {steps, slices, Divisor(tiles(n)), Divisor(count)};
   }
-  FASTDRAW_DEVICE A* at(int place) const { return sums_ + place * kTile; }
 };
 
 // store(i, j tile, four) for each row i < whole_tiles(m) and each four columns right.x(j tile, 0..3), with
-// four = sum_k left[i][k] right[k][j] over k < depth. It may not write what left and right read.
+// four = sum_k left[i][k] right[k][j] over k < depth. It may not write what left and right read. partials: memory of
+// Sharing::kBytes.
 template <typename A, typename Left, typename Right, typename Store>
 FASTDRAW_DEVICE void multiply(
-    const Block& block, int m, int n, int depth, const Left& left, const Right& right, const Partials<A>& partials,
-    const Store& store) {
-  const int columns = tiles(n), count = tiles(m) * columns, steps = tiles(depth);
-  const int slices = partials.slices(count, steps);
-  const int shares = count * slices;
+    const Block& block, const Sharing& by, const Left& left, const Right& right, A* partials, const Store& store) {
+  const int shares = by.count.by * by.slices;
   block.each(shares, [&](int share) {
-    const int tile = share % count, slice = share / count;
-    const int row = tile / columns, column = tile % columns;
+    const int slice = by.count.quotient(share), tile = by.count.rest(share);
+    const int row = by.columns.quotient(tile), column = by.columns.rest(tile);
     A sums[kTile][kTile]{};
-    for (int step = slice; step < steps; step += slices) {
+    for (int step = slice; step < by.steps; step += by.slices) {
       A a[kTile][kTile], b[kTile][kTile];
       left.load(row, step * kTile, a);
       right.load(column, step * kTile, b);
@@ -131,24 +123,24 @@ FASTDRAW_DEVICE void multiply(
     }
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
-      if (slices == 1) {
+      if (by.slices == 1) {
         store(left.x(row, i), column, sums[i]);
       } else {
-        store_four(partials.at(i * shares + share), sums[i]);
+        store_four(partials + (i * shares + share) * kTile, sums[i]);
       }
     }
   });
-  if (slices == 1) return;
-  block.each(kTile * count, [&](int line) {
-    const int i = line / count, tile = line % count;
+  if (by.slices == 1) return;
+  block.each(kTile * by.count.by, [&](int line) {
+    const int i = by.count.quotient(line), tile = by.count.rest(line);
     A sum[kTile]{};
-    for (int slice = 0; slice < slices; ++slice) {
-      A share[kTile];
-      load_four(partials.at(i * shares + slice * count + tile), share);
+    for (int slice = 0; slice < by.slices; ++slice) {
+      A part[kTile];
+      load_four(partials + (i * shares + slice * by.count.by + tile) * kTile, part);
 #pragma unroll
-      for (int j = 0; j < kTile; ++j) sum[j] += share[j];
+      for (int j = 0; j < kTile; ++j) sum[j] += part[j];
     }
-    store(left.x(tile / columns, i), tile % columns, sum);
+    store(left.x(by.columns.quotient(tile), i), by.columns.rest(tile), sum);
   });
 }
 

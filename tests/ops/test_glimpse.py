@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from .cases import Run, every_run
+from fastdraw import dispatch, reference
+
+from .cases import Inputs, Run, every_run
+from .checking import Arguments, assert_matches_reference
 
 
 def inside(batch: int, device: str) -> torch.Tensor:
@@ -83,3 +86,32 @@ def test_a_finished_canvas_has_no_error_to_read(run: Run) -> None:
 def test_a_window_off_the_image_reads_nothing(run: Run) -> None:
     window = torch.tensor([[9.0, 0.0, 0.0, 0.0, 0.0]], device=run.device)
     assert run(image=torch.ones(1, 1, 8, 8, device=run.device), window=window, n=3).abs().max() < 1e-6
+
+
+# C, H, W, N: images of several tiles and strips, on every backend, of which the last are not whole.
+@pytest.mark.parametrize("sizes", [(2, 70, 150, 9), (1, 129, 40, 33)], ids=str)
+@every_run("glimpse_read", "glimpse_write", "draw_read")
+def test_large_images_match_reference(run: Run, sizes: tuple[int, ...]) -> None:
+    C, H, W, N = sizes
+
+    def make(dtype: torch.dtype) -> Arguments:
+        inputs = Inputs(str(sizes), dtype, run.device)
+        tensors = {
+            "glimpse_read": {"image": inputs.normal(1, C, H, W), "n": N},
+            "glimpse_write": {"patch": inputs.normal(1, C, N, N), "size": (H, W)},
+            "draw_read": {"image": inputs.uniform(1, C, H, W), "canvas": inputs.normal(1, C, H, W), "n": N},
+        }
+        return {**tensors[run.op], "window": inputs.window(1)}
+
+    assert_matches_reference(run, getattr(reference, run.op), make, torch.float32)
+
+
+@pytest.mark.skipif(not dispatch.emulated, reason="GPUs differ in what fits")
+@every_run("glimpse_read", "glimpse_write")
+def test_a_glimpse_that_does_not_fit_is_an_error(run: Run) -> None:
+    window, n = torch.zeros(1, 5), 300
+    arguments = {"image": torch.zeros(1, 1, 5, 7), "n": n}
+    if run.op == "glimpse_write":
+        arguments = {"patch": torch.zeros(1, 1, n, n), "size": (5, 7)}
+    with pytest.raises(RuntimeError, match=f"{run.op}: a glimpse of 300 x 300 needs .* of shared memory"):
+        run(window=window, **arguments)

@@ -9,9 +9,6 @@
 namespace fastdraw {
 namespace {
 
-// What a block should need at most, so that several share a multiprocessor.
-constexpr size_t kBudget = 48 << 10;
-
 GlimpseShape glimpse_shape(const char* op, int64_t C, int64_t H, int64_t W, int64_t n, bool per_axis, double eps) {
   constexpr int64_t kMost = std::numeric_limits<int>::max();
   STD_TORCH_CHECK(
@@ -24,8 +21,8 @@ GlimpseShape glimpse_shape(const char* op, int64_t C, int64_t H, int64_t W, int6
 template <typename Body>
 void dispatch_plan(const char* op, const Tensor& like, const GlimpseShape& shape, int parts, bool backward, Body body) {
   dispatch_dtype(op, like.scalar_type(), [&](auto zero) {
-    const GlimpsePlan plan = plan_glimpse<Compute<decltype(zero)>>(shape, parts, backward, kBudget);
     const size_t most = shared_limit(like);
+    const GlimpsePlan plan = plan_glimpse<Compute<decltype(zero)>>(shape, parts, backward, most);
     STD_TORCH_CHECK(
         plan.bytes <= most, op, ": a glimpse of ", shape.N, " x ", shape.N, " needs ", plan.bytes,
         " bytes of shared memory, and a block of this GPU has ", most, " at most; use a smaller n or another backend");
@@ -35,35 +32,34 @@ void dispatch_plan(const char* op, const Tensor& like, const GlimpseShape& shape
 }
 
 Tensor read(
-    const char* op, const Tensor& image, const Tensor* canvas, const Tensor& window, int64_t n, bool per_axis,
-    double eps) {
+    const char* op, const Tensor& image, const std::optional<Tensor>& canvas, const Tensor& window, int64_t n,
+    bool per_axis, double eps) {
   STD_TORCH_CHECK(image.dim() == 4, op, ": image must have shape (B, C, H, W)");
   const int64_t B = image.size(0), C = image.size(1), H = image.size(2), W = image.size(3);
   const GlimpseShape shape = glimpse_shape(op, C, H, W, n, per_axis, eps);
   check_tensor(op, "window", window, image, {B, 5});
-  if (canvas != nullptr) check_tensor(op, "canvas", *canvas, image, {B, C, H, W});
+  if (canvas) check_tensor(op, "canvas", *canvas, image, {B, C, H, W});
 
   const DeviceGuard guard(image);
   const Tensor image_rows = torch::stable::contiguous(image), window_rows = torch::stable::contiguous(window);
-  const Tensor canvas_rows = canvas == nullptr ? image_rows : torch::stable::contiguous(*canvas);
-  const Tensor patch = canvas == nullptr ? torch::stable::new_empty(image, {B, C, n, n})
-                                         : torch::stable::new_empty(image, {B, 2 * C * n * n});
-  dispatch_plan(op, image, shape, canvas == nullptr ? 1 : 2, false, [&](auto zero, const GlimpsePlan& plan) {
+  const std::optional<Tensor> canvas_rows = contiguous(canvas);
+  const Tensor patch =
+      canvas ? torch::stable::new_empty(image, {B, 2 * C * n * n}) : torch::stable::new_empty(image, {B, C, n, n});
+  dispatch_plan(op, image, shape, canvas ? 2 : 1, false, [&](auto zero, const GlimpsePlan& plan) {
     using T = decltype(zero);
     launch_glimpse_read_fwd(
-        out<T>(patch), in<T>(image_rows), canvas == nullptr ? nullptr : in<T>(canvas_rows), in<T>(window_rows), B, plan,
-        current_stream(image));
+        out<T>(patch), in<T>(image_rows), in<T>(canvas_rows), in<T>(window_rows), B, plan, current_stream(image));
   });
   return patch;
 }
 
 Tensor glimpse_read(const Tensor& image, const Tensor& window, int64_t n, bool per_axis, double eps) {
-  return read("glimpse_read", image, nullptr, window, n, per_axis, eps);
+  return read("glimpse_read", image, std::nullopt, window, n, per_axis, eps);
 }
 
 Tensor draw_read(
     const Tensor& image, const Tensor& canvas, const Tensor& window, int64_t n, bool per_axis, double eps) {
-  return read("draw_read", image, &canvas, window, n, per_axis, eps);
+  return read("draw_read", image, canvas, window, n, per_axis, eps);
 }
 
 Tensor glimpse_write(
@@ -79,25 +75,24 @@ Tensor glimpse_write(
 
   const DeviceGuard guard(patch);
   const Tensor patch_rows = torch::stable::contiguous(patch), window_rows = torch::stable::contiguous(window);
-  const Tensor canvas_rows = canvas ? torch::stable::contiguous(*canvas) : patch_rows;
+  const std::optional<Tensor> canvas_rows = contiguous(canvas);
   const Tensor written = torch::stable::new_empty(patch, {B, C, height, width});
   dispatch_plan(op, patch, shape, 1, false, [&](auto zero, const GlimpsePlan& plan) {
     using T = decltype(zero);
     launch_glimpse_write_fwd(
-        out<T>(written), in<T>(patch_rows), canvas ? in<T>(canvas_rows) : nullptr, in<T>(window_rows), B, plan,
-        current_stream(patch));
+        out<T>(written), in<T>(patch_rows), in<T>(canvas_rows), in<T>(window_rows), B, plan, current_stream(patch));
   });
   return written;
 }
 
 std::tuple<Tensor, Tensor, Tensor> read_bwd(
-    const char* op, const Tensor& dpatch, const Tensor& image, const Tensor* canvas, const Tensor& window, int64_t n,
-    bool per_axis, double eps, bool need_dimage) {
+    const char* op, const Tensor& dpatch, const Tensor& image, const std::optional<Tensor>& canvas,
+    const Tensor& window, int64_t n, bool per_axis, double eps, bool need_dimage) {
   STD_TORCH_CHECK(image.dim() == 4, op, ": image must have shape (B, C, H, W)");
   const int64_t B = image.size(0), C = image.size(1), H = image.size(2), W = image.size(3);
   const GlimpseShape shape = glimpse_shape(op, C, H, W, n, per_axis, eps);
   check_tensor(op, "window", window, image, {B, 5});
-  if (canvas == nullptr) {
+  if (!canvas) {
     check_tensor(op, "dpatch", dpatch, image, {B, C, n, n});
   } else {
     check_tensor(op, "dglimpse", dpatch, image, {B, 2 * C * n * n});
@@ -106,19 +101,15 @@ std::tuple<Tensor, Tensor, Tensor> read_bwd(
 
   const DeviceGuard guard(image);
   const Tensor dpatch_rows = torch::stable::contiguous(dpatch), image_rows = torch::stable::contiguous(image);
-  const Tensor canvas_rows = canvas == nullptr ? image_rows : torch::stable::contiguous(*canvas);
+  const std::optional<Tensor> canvas_rows = contiguous(canvas);
   const Tensor window_rows = torch::stable::contiguous(window);
-  const auto like_image = [&](bool wanted) {
-    return wanted ? torch::stable::new_empty(image, {B, C, H, W}) : torch::stable::new_empty(image, {0});
-  };
-  const Tensor dimage = like_image(need_dimage), dcanvas = like_image(canvas != nullptr);
+  const Tensor dimage = new_gradient(image, need_dimage), dcanvas = new_gradient(image, canvas.has_value());
   const Tensor dwindow = torch::stable::new_empty(window, {B, 5});
-  dispatch_plan(op, image, shape, canvas == nullptr ? 1 : 2, true, [&](auto zero, const GlimpsePlan& plan) {
+  dispatch_plan(op, image, shape, canvas ? 2 : 1, true, [&](auto zero, const GlimpsePlan& plan) {
     using T = decltype(zero);
     launch_glimpse_read_bwd(
-        need_dimage ? out<T>(dimage) : nullptr, canvas == nullptr ? nullptr : out<T>(dcanvas), out<T>(dwindow),
-        in<T>(dpatch_rows), in<T>(image_rows), canvas == nullptr ? nullptr : in<T>(canvas_rows), in<T>(window_rows), B,
-        plan, current_stream(image));
+        out_if<T>(need_dimage, dimage), out_if<T>(canvas.has_value(), dcanvas), out<T>(dwindow), in<T>(dpatch_rows),
+        in<T>(image_rows), in<T>(canvas_rows), in<T>(window_rows), B, plan, current_stream(image));
   });
   return {dimage, dcanvas, dwindow};
 }
@@ -127,14 +118,14 @@ std::tuple<Tensor, Tensor> glimpse_read_bwd(
     const Tensor& dpatch, const Tensor& image, const Tensor& window, int64_t n, bool per_axis, double eps,
     bool need_dimage) {
   const auto [dimage, dcanvas, dwindow] =
-      read_bwd("glimpse_read_bwd", dpatch, image, nullptr, window, n, per_axis, eps, need_dimage);
+      read_bwd("glimpse_read_bwd", dpatch, image, std::nullopt, window, n, per_axis, eps, need_dimage);
   return {dimage, dwindow};
 }
 
 std::tuple<Tensor, Tensor, Tensor> draw_read_bwd(
     const Tensor& dglimpse, const Tensor& image, const Tensor& canvas, const Tensor& window, int64_t n, bool per_axis,
     double eps, bool need_dimage) {
-  return read_bwd("draw_read_bwd", dglimpse, image, &canvas, window, n, per_axis, eps, need_dimage);
+  return read_bwd("draw_read_bwd", dglimpse, image, canvas, window, n, per_axis, eps, need_dimage);
 }
 
 std::tuple<Tensor, Tensor> glimpse_write_bwd(
