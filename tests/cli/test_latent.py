@@ -13,7 +13,7 @@ from fastdraw.data import Batch, load_mnist_images
 from fastdraw.data.folders import read_images
 from fastdraw.evaluation import decode, embed, importance_weighted_bound, kl_by_dimension
 from fastdraw.evaluation.pages import CAPTION_HEIGHT, GAP, MARGIN
-from fastdraw.training import held_out_at, held_out_images, load_model
+from fastdraw.training import held_out_at, held_out_images, load_model, save_model
 from tests.cli.conftest import pictures
 from tests.cli.test_errors import fails
 from tests.data.photos import write_photo
@@ -306,10 +306,9 @@ def test_evaluate_splits_the_bound_of_a_vae(
 
 def test_evaluate_has_no_loss_where_a_network_compares_images(runs: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    run_command("export", runs["stages"], "--out", run)
-    settings = json.loads((run / "config.json").read_text())
-    settings["refinement"]["loss"] = "adversarial"
-    (run / "config.json").write_text(json.dumps(settings))
+    model, settings = load_model(runs["stages"])
+    refinement = settings.refinement.model_copy(update={"loss": "adversarial"})
+    save_model(model, settings.model_copy(update={"refinement": refinement}), run)
     run_command("evaluate", run, "--images", "4")
     (found,) = json.loads((run / "evaluation.json").read_text())["test"]["by_length"].values()
     assert not {"loss", "refinement"} & set(found)
