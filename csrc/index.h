@@ -25,7 +25,9 @@ struct Divisor {
   int by;
   uint32_t factor;
 
-  constexpr explicit Divisor(int by) : by(by), factor((uint32_t{1} << 31) / static_cast<uint32_t>(by) + 1) {}
+  FASTDRAW_HD constexpr Divisor() : Divisor(1) {}
+  FASTDRAW_HD constexpr explicit Divisor(int by)
+      : by(by), factor((uint32_t{1} << 31) / static_cast<uint32_t>(by) + 1) {}
   FASTDRAW_HD constexpr int quotient(int n) const { return static_cast<int>(uint64_t{factor} * uint32_t(n) >> 31); }
   FASTDRAW_HD constexpr int rest(int n) const { return n - quotient(n) * by; }
 };

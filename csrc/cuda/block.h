@@ -45,6 +45,26 @@ extern thread_local Here here;
 extern bool in_reverse;
 #endif
 
+// A pointer to shared memory. One that is loaded from memory may point anywhere, for all that a compiler knows, and
+// accesses through it are slower; this one is known to point there.
+template <typename T>
+class Shared {
+#if defined(__CUDA_ARCH__)
+  unsigned address_;
+
+ public:
+  __device__ __forceinline__ Shared(T* to) : address_(static_cast<unsigned>(__cvta_generic_to_shared(to))) {}
+  __device__ __forceinline__ operator T*() const { return static_cast<T*>(__cvta_shared_to_generic(address_)); }
+#else
+  T* to_;
+
+ public:
+  Shared(T* to) : to_(to) {}
+  operator T*() const { return to_; }
+#endif
+  Shared() = default;
+};
+
 // Memory of one kind parted among arrays, each of which starts at a multiple of 16 bytes. With no memory it counts.
 class Arena {
   std::byte* base_;
@@ -151,16 +171,16 @@ class Block {
   FASTDRAW_DEVICE int64_t count() const { return gridDim.x; }
   FASTDRAW_DEVICE void wait() const { __syncthreads(); }
 
-  // The shared memory that the launch asked for.
-  FASTDRAW_DEVICE Arena shared() const {
+  // The shared memory that the launch asked for, from so many bytes on.
+  FASTDRAW_DEVICE Arena shared(size_t from = 0) const {
     extern __shared__ uint4 shared_memory[];
-    return Arena(reinterpret_cast<std::byte*>(shared_memory));
+    return Arena(reinterpret_cast<std::byte*>(shared_memory) + from);
   }
 #else
   int64_t index() const { return here.index; }
   int64_t count() const { return here.count; }
   void wait() const {}
-  Arena shared() const { return Arena(here.shared); }
+  Arena shared(size_t from = 0) const { return Arena(here.shared + from); }
 #endif
 
   template <typename Body>

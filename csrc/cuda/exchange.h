@@ -121,7 +121,10 @@ FASTDRAW_DEVICE void stage(
     vector = uint4{0, 0, 0, 0};
     if (sample < samples && column < inputs) {
       vector = fetch(reinterpret_cast<const uint4*>(rows + sample * apart + first + column));
-      for (int v = inputs - column; v < kVector; ++v) numbers[v] = P(0.0f);
+#pragma unroll
+      for (int v = 0; v < kVector; ++v) {
+        if (column + v >= inputs) numbers[v] = P(0.0f);
+      }
     }
     *reinterpret_cast<uint4*>(to + sample * stride + column) = vector;
   });

@@ -2,6 +2,9 @@
 // products of these with rows that the group has exchanged.
 #pragma once
 
+#include <algorithm>
+#include <limits>
+
 #include "cuda/attention.h"
 #include "cuda/exchange.h"
 #include "cuda/glimpse.h"
@@ -26,7 +29,7 @@ struct Group {
 template <typename P, int kSlices>
 struct Slices {
   Slice<P> of[kSlices];
-  float* bias[kSlices];  // 0 for rows that have none; null for a slice of such
+  Shared<float> bias[kSlices];  // 0 for rows that have none; nothing for a slice of such
 
   // pieces(slice, visit) visits the pieces of a slice.
   template <typename Pieces>
@@ -34,9 +37,8 @@ struct Slices {
 #pragma unroll
     for (int slice = 0; slice < kSlices; ++slice) {
       const SliceShape shape = slice_shape([&](const auto& visit) { pieces(slice, visit); });
-      const int stride = row_stride<P>(shape.inputs);
-      of[slice] = {arena.take<P>(int64_t{shape.rows} * stride), shape.rows, shape.inputs, stride};
-      bias[slice] = shape.biases ? arena.take<float>(shape.rows) : nullptr;
+      of[slice] = {arena.take<P>(int64_t{shape.rows} * row_stride<P>(shape.inputs)), shape.rows, shape.inputs};
+      bias[slice] = arena.take<float>(shape.biases ? shape.rows : 0);
     }
   }
 
@@ -45,7 +47,8 @@ struct Slices {
 #pragma unroll
     for (int slice = 0; slice < kSlices; ++slice) {
       const Slice<P>& to = of[slice];
-      block.each(to.rows * to.stride, [&](int i) { narrow(0.0f, to.data[i]); });
+      const bool biases = slice_shape([&](const auto& visit) { pieces(slice, visit); }).biases;
+      block.each(to.rows * to.stride(), [&](int i) { narrow(0.0f, to.data[i]); });
       int from_row = 0;
       pieces(slice, [&](const Piece& piece) {
         const int row = piece.input > 0 ? 0 : from_row;
@@ -57,9 +60,9 @@ struct Slices {
           const int k = piece.transposed ? i / piece.rows : i % piece.inputs;
           const int64_t from =
               piece.transposed ? k * columns + piece.column + r : piece.row(r) * columns + piece.column + k;
-          narrow(weight[from], to.data[(row + r) * to.stride + piece.input + k]);
+          narrow(weight[from], to.data[(row + r) * to.stride() + piece.input + k]);
         });
-        if (bias[slice] != nullptr) {
+        if (biases) {
           block.each(piece.rows, [&](int r) {
             bias[slice][row + r] = piece.bias == kWeights ? 0.0f : in.weights[piece.bias][piece.row(r)];
           });
@@ -68,8 +71,6 @@ struct Slices {
       });
     }
   }
-
-  FASTDRAW_HD Range rows(int slice) const { return {0, of[slice].rows}; }
 };
 
 // to (rows, samples rounded up to 8) (+)= rows of a slice times the `samples` rows at `from`, which lie `apart` apart.
@@ -86,7 +87,9 @@ FASTDRAW_DEVICE void product(
   }
 }
 
-// What a block of either pass knows of its samples.
+// What a block of either pass knows of its samples. Memory is what it holds, and lies in shared memory itself, at its
+// beginning: registers are scarce.
+template <typename Memory>
 class Member {
  protected:
   const RolloutInputs& in_;
@@ -94,7 +97,7 @@ class Member {
   const Plan& plan_;
   const Block block_{};
   const Group group_;
-  const Owned own_;
+  const Memory& memory_;
   const int n_, ld_;  // samples, and from row to row of what products make
 
   FASTDRAW_DEVICE Member(const RolloutInputs& in, const Plan& plan)
@@ -102,10 +105,18 @@ class Member {
         at_(in.at),
         plan_(plan),
         group_(block_, plan, at_.B),
-        own_(at_, group_.blocks, group_.k),
+        memory_(lay_out()),
         n_(group_.samples.size()),
         ld_(padded_samples(n_)) {}
 
+  FASTDRAW_DEVICE const Memory& lay_out() const {
+    Arena arena = block_.shared();
+    Memory* const memory = arena.take<Memory>(1);
+    block_.each(1, [&](int) { *memory = Memory(arena, in_, plan_, group_.k); });
+    return *memory;
+  }
+
+  FASTDRAW_DEVICE Arena scratch() const { return block_.shared(memory_.used); }
   FASTDRAW_DEVICE int64_t sample_of(int s) const { return group_.samples.begin + s; }
   FASTDRAW_DEVICE int64_t kept_row(int t, int s) const { return t * at_.B + sample_of(s); }
   FASTDRAW_DEVICE int pixels() const { return static_cast<int>(at_.pixels()); }
@@ -136,5 +147,32 @@ class Member {
     block_.each(count, [&](int i) { to[i] = from[i]; });
   }
 };
+
+// As many groups as fit: the fewer samples a group has, the fewer blocks wait for each other, and the less is
+// exchanged. A group takes 8 samples at least if there are so many, because tensor cores take 8 at a time. Scratch
+// memory is large if that fits. of_a_sample: the bytes of it that a sample takes.
+template <typename P, typename Memory>
+Plan make_plan(
+    const RolloutInputs& in, bool backward, int multiprocessors, int64_t shared,
+    int64_t (*of_a_sample)(const Sizes&, const Plan&)) {
+  constexpr int64_t kMost = 128 << 10, kLeast = 8 << 10;
+  const Sizes& at = in.at;
+  Plan least{};
+  least.shared = std::numeric_limits<int64_t>::max();
+  for (int groups = static_cast<int>(std::min<int64_t>(multiprocessors, divide_up(at.B, 8))); groups > 0; --groups) {
+    for (int64_t scratch = kMost; scratch >= kLeast; scratch /= 2) {
+      Plan plan = complete_plan<P>(at, in.options, backward, groups, multiprocessors / groups, scratch, 0);
+      for (int k = 0; k < plan.blocks; ++k) {
+        Arena arena;
+        arena.take<Memory>(1);
+        plan.shared = std::max(plan.shared, static_cast<int64_t>(Memory(arena, in, plan, k).used));
+      }
+      plan.shared += std::max(Staging<P>::bytes(plan.samples, plan.chunk), of_a_sample(at, plan));
+      if (plan.shared <= shared) return plan;
+      least.shared = std::min(least.shared, plan.shared);
+    }
+  }
+  return least;
+}
 
 }  // namespace fastdraw

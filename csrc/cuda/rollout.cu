@@ -57,13 +57,15 @@ int64_t bytes_of_a_sample(const Sizes& at, const Plan& plan) {
 // The shared memory of a block.
 template <typename P>
 struct ForwardMemory {
+  Owned own;
   Slices<P, kForwardSlices> slices;
-  float *heads, *from_dec, *enc, *posterior;  // what products make; from_dec: prior, then the decoder's gates
-  float *c_dec, *c_enc, *noise, *canvases;
-  Arena scratch;  // the rest of it: for the inputs of a product, or for a sample
+  Shared<float> heads, from_dec, enc, posterior;  // what products make; from_dec: prior, then the decoder's gates
+  Shared<float> c_dec, c_enc, noise, canvases;
+  size_t used;  // of shared memory; the rest of it is scratch memory, for the inputs of a product, or for a sample
 
-  FASTDRAW_HD ForwardMemory(Arena arena, const RolloutInputs& in, const Plan& plan, const Owned& own)
-      : slices(arena, [&](int slice, const auto& visit) { forward_pieces(slice, in.at, own, visit); }) {
+  FASTDRAW_HD ForwardMemory(Arena arena, const RolloutInputs& in, const Plan& plan, int k)
+      : own(in.at, plan.blocks, k),
+        slices(arena, [&](int slice, const auto& visit) { forward_pieces(slice, in.at, own, visit); }) {
     const int n = padded_samples(plan.samples), units = own.units.size(), latents = own.latents.size();
     const auto rows = [&](int count) { return arena.take<float>(int64_t{count} * n); };
     heads = rows(own.heads.size());
@@ -74,32 +76,30 @@ struct ForwardMemory {
     c_enc = rows(in.at.encoder ? units : 0);
     noise = rows(latents);
     canvases = arena.take<float>(in.at.pixels() * divide_up(plan.samples, plan.blocks));
-    scratch = arena;
+    used = arena.used();
   }
 };
 
 template <typename P>
-class Forward : Member {
+class Forward : Member<ForwardMemory<P>> {
+  using Base = Member<ForwardMemory<P>>;
+  using Base::copy, Base::scratch;
+  using Base::in_, Base::at_, Base::plan_, Base::block_, Base::group_, Base::memory_, Base::n_, Base::ld_;
+  using Base::sample_of, Base::kept_row, Base::pixels, Base::taken, Base::steps, Base::each, Base::each_own_sample;
+
   const RolloutForward<P>& call_;
   const RolloutRecord<P>& record_;
-  const ForwardMemory<P> memory_;
-  const Staging<P> staging_;
   GroupBarrier barrier_;
-  const int prior_rows_, dec_rows_;
 
  public:
-  FASTDRAW_DEVICE Forward(const RolloutForward<P>& call, const Arena& arena)
-      : Member(call.in, call.plan),
+  FASTDRAW_DEVICE explicit Forward(const RolloutForward<P>& call)
+      : Base(call.in, call.plan),
         call_(call),
         record_(call.record),
-        memory_(arena, in_, plan_, own_),
-        staging_(memory_.scratch, plan_.chunk),
-        barrier_(call.counters + group_.index * kCounterStride, group_.blocks),
-        prior_rows_(2 * own_.latents.size()),
-        dec_rows_(4 * own_.units.size()) {}
+        barrier_(call.counters + group_.index * kCounterStride, group_.blocks) {}
 
   FASTDRAW_DEVICE void run() {
-    memory_.slices.load(block_, in_, [&](int slice, const auto& visit) { forward_pieces(slice, at_, own_, visit); });
+    memory_.slices.load(block_, in_, [&](int slice, const auto& visit) { forward_pieces(slice, at_, own(), visit); });
     start();
     barrier_.sync(block_);
     if (at_.encoder) recur(0);
@@ -117,16 +117,16 @@ class Forward : Member {
       });
       barrier_.sync(block_);
       if (at_.encoder) {
-        product(kGlimpseSlice, {0, dec_rows_}, record_.x, t, at_.glimpse(), memory_.enc, true);
+        product(kGlimpseSlice, {0, dec_rows()}, record_.x, t, at_.glimpse(), memory_.enc, true);
         encode(t);
         barrier_.sync(block_);
-        product(kFromEncSlice, {0, prior_rows_}, record_.h_enc, t + 1, at_.U, memory_.posterior, false);
+        product(kFromEncSlice, {0, prior_rows()}, record_.h_enc, t + 1, at_.U, memory_.posterior, false);
         sample(t);
         barrier_.arrive(block_);
         recur(t + 1);
         barrier_.wait(block_);
       }
-      product(kZySlice, {0, dec_rows_}, record_.zy, t, at_.Z + at_.D, dec_gates(), true);
+      product(kZySlice, {0, dec_rows()}, record_.zy, t, at_.Z + at_.D, dec_gates(), true);
       decode(t);
       barrier_.sync(block_);
     }
@@ -141,20 +141,25 @@ class Forward : Member {
  private:
   // Row of step t and sample s, where rows of two steps serve in turn unless all are kept.
   FASTDRAW_DEVICE int64_t row(int t, int s) const { return call_.keep ? kept_row(t, s) : kept_row(t % 2, s); }
+  FASTDRAW_DEVICE const Owned& own() const { return memory_.own; }
+  FASTDRAW_DEVICE int prior_rows() const { return 2 * own().latents.size(); }
+  FASTDRAW_DEVICE int dec_rows() const { return 4 * own().units.size(); }
   FASTDRAW_DEVICE float* canvas(int place) const { return memory_.canvases + place * pixels(); }
-  FASTDRAW_DEVICE float* dec_gates() const { return memory_.from_dec + prior_rows_ * ld_; }
+  FASTDRAW_DEVICE float* dec_gates() const { return memory_.from_dec + prior_rows() * ld_; }
   FASTDRAW_DEVICE float from_dec_bias(int row) const { return memory_.slices.bias[kFromDecSlice][row]; }
 
   FASTDRAW_DEVICE void product(
       ForwardSlice slice, Range rows, const P* from, int t, int64_t width, float* to, bool add) const {
     const int64_t apart = padded(width);
-    fastdraw::product(block_, memory_.slices.of[slice], rows, from + row(t, 0) * apart, apart, n_, staging_, to, add);
+    fastdraw::product(
+        block_, memory_.slices.of[slice], rows, from + row(t, 0) * apart, apart, n_, Staging<P>(scratch(), plan_.chunk),
+        to, add);
   }
 
   FASTDRAW_DEVICE void start() const {
     each_own_sample([&](int, int place) { copy(in_.weights[kCanvas0], canvas(place), pixels()); });
-    each(own_.units.size(), [&](int u, int s) {
-      const int unit = own_.units.begin + u;
+    each(own().units.size(), [&](int u, int s) {
+      const int unit = own().units.begin + u;
       memory_.c_dec[u * ld_ + s] = 0;
       narrow(in_.weights[kH0Dec][unit], record_.h_dec[row(0, s) * padded(at_.U) + unit]);
       if (!at_.encoder) return;
@@ -165,21 +170,21 @@ class Forward : Member {
 
   // From h_dec before step t: what the samples' blocks wait for.
   FASTDRAW_DEVICE void make_heads(int t) const {
-    const int count = own_.heads.size(), columns = Heads(at_).columns;
+    const int count = own().heads.size(), columns = Heads(at_).columns;
     product(kHeadsSlice, {0, count}, record_.h_dec, t, at_.U, memory_.heads, false);
     each(count, [&](int r, int s) {
-      record_.heads[row(t, s) * columns + own_.heads.begin + r] =
+      record_.heads[row(t, s) * columns + own().heads.begin + r] =
           memory_.heads[r * ld_ + s] + memory_.slices.bias[kHeadsSlice][r];
     });
   }
 
   // And what stays here: the prior, and parts of the gates.
   FASTDRAW_DEVICE void from_dec(int t) const {
-    const int own = prior_rows_ + dec_rows_;
-    product(kFromDecSlice, {0, own}, record_.h_dec, t, at_.U, memory_.from_dec, false);
-    if (at_.encoder) product(kFromDecSlice, {own, own + dec_rows_}, record_.h_dec, t, at_.U, memory_.enc, true);
-    each(own_.latents.size(), [&](int j, int s) {
-      const int64_t at = kept_row(t, s) * at_.Z + own_.latents.begin + j;
+    const int rows = prior_rows() + dec_rows();
+    product(kFromDecSlice, {0, rows}, record_.h_dec, t, at_.U, memory_.from_dec, false);
+    if (at_.encoder) product(kFromDecSlice, {rows, rows + dec_rows()}, record_.h_dec, t, at_.U, memory_.enc, true);
+    each(own().latents.size(), [&](int j, int s) {
+      const int64_t at = kept_row(t, s) * at_.Z + own().latents.begin + j;
       memory_.noise[j * ld_ + s] = in_.noise[at];
       float mu = memory_.from_dec[2 * j * ld_ + s] + from_dec_bias(2 * j);
       float log_sigma = memory_.from_dec[(2 * j + 1) * ld_ + s] + from_dec_bias(2 * j + 1);
@@ -194,14 +199,14 @@ class Forward : Member {
   }
 
   FASTDRAW_DEVICE void keep_latent(float* to, int t, int s, int j, float mu, float log_sigma) const {
-    float* const at = to + kept_row(t, s) * 2 * at_.Z + own_.latents.begin + j;
+    float* const at = to + kept_row(t, s) * 2 * at_.Z + own().latents.begin + j;
     at[0] = mu;
     at[at_.Z] = log_sigma;
   }
 
   // Generating: z from the prior.
   FASTDRAW_DEVICE void imagine(int t) const {
-    each(own_.latents.size(), [&](int j, int s) {
+    each(own().latents.size(), [&](int j, int s) {
       const float* const prior = memory_.from_dec + 2 * j * ld_ + s;
       put_latent(t, s, j, fastdraw::sample(Gaussian<float>{prior[0], prior[ld_]}, memory_.noise[j * ld_ + s]).z);
     });
@@ -209,7 +214,7 @@ class Forward : Member {
 
   // 0 for a step that is not taken: what is kept of it is multiplied by gradients of 0.
   FASTDRAW_DEVICE void put_latent(int t, int s, int j, float z) const {
-    narrow(t < taken(s) ? z : 0.0f, record_.zy[row(t, s) * padded(at_.Z + at_.D) + own_.latents.begin + j]);
+    narrow(t < taken(s) ? z : 0.0f, record_.zy[row(t, s) * padded(at_.Z + at_.D) + own().latents.begin + j]);
   }
 
   // What step t - 1 has written joins the canvas.
@@ -225,7 +230,7 @@ class Forward : Member {
       block_.each(pixels(), [&](int i) { canvas[i] += fetch(patch + i); });
       return;
     }
-    Arena arena = memory_.scratch;
+    Arena arena = scratch();
     Write task(arena, at_, plan_);
     fetch_row(block_, patch, static_cast<int>(at_.patch()) + 5, task.patch);
     task.glimpse.template set_window<float>(block_, task.window);
@@ -243,7 +248,7 @@ class Forward : Member {
       });
       return;
     }
-    Arena arena = memory_.scratch;
+    Arena arena = scratch();
     Read task(arena, plan_);
     fetch_row(block_, record_.heads + row(t, s) * Heads(at_).columns + Heads(at_).read_window, 5, task.window);
     task.glimpse.template set_window<float>(block_, task.window);
@@ -251,7 +256,7 @@ class Forward : Member {
   }
 
   FASTDRAW_DEVICE void attend(int t, int s) const {
-    Arena arena = memory_.scratch;
+    Arena arena = scratch();
     const Attend task(arena, at_);
     const int64_t b = sample_of(s);
     const int length = static_cast<int>(in_.lengths == nullptr ? at_.L : in_.lengths[b]);
@@ -266,10 +271,10 @@ class Forward : Member {
   template <typename Bias>
   FASTDRAW_DEVICE void lstm(
       int t, const float* gates, const Bias& bias, float* c, P* h, float* kept_gates, float* kept_c) const {
-    each(own_.units.size(), [&](int u, int s) {
+    each(own().units.size(), [&](int u, int s) {
       const auto gate = [&](int g) { return gates[(4 * u + g) * ld_ + s] + bias(4 * u + g); };
       const auto cell = lstm_cell(gate(0), gate(1), gate(2), gate(3), c[u * ld_ + s]);
-      const int unit = own_.units.begin + u;
+      const int unit = own().units.begin + u;
       c[u * ld_ + s] = cell.c_next;
       narrow(cell.h(), h[row(t + 1, s) * padded(at_.U) + unit]);
       if (kept_gates == nullptr) return;
@@ -280,24 +285,24 @@ class Forward : Member {
   }
 
   FASTDRAW_DEVICE void encode(int t) const {
-    const int first = prior_rows_ + dec_rows_;
+    const int first = prior_rows() + dec_rows();
     const auto bias = [&](int r) { return from_dec_bias(first + r); };
     lstm(t, memory_.enc, bias, memory_.c_enc, record_.h_enc, record_.gates_enc, record_.c_enc);
   }
 
   FASTDRAW_DEVICE void decode(int t) const {
-    const auto bias = [&](int r) { return from_dec_bias(prior_rows_ + r); };
+    const auto bias = [&](int r) { return from_dec_bias(prior_rows() + r); };
     lstm(t, dec_gates(), bias, memory_.c_dec, record_.h_dec, record_.gates_dec, record_.c_dec);
   }
 
   // The part of step t's gates that h_enc makes.
   FASTDRAW_DEVICE void recur(int t) const {
-    product(kFromEncSlice, {prior_rows_, prior_rows_ + dec_rows_}, record_.h_enc, t, at_.U, memory_.enc, false);
+    product(kFromEncSlice, {prior_rows(), prior_rows() + dec_rows()}, record_.h_enc, t, at_.U, memory_.enc, false);
   }
 
   FASTDRAW_DEVICE void sample(int t) const {
     const float* const bias = memory_.slices.bias[kFromEncSlice];
-    each(own_.latents.size(), [&](int j, int s) {
+    each(own().latents.size(), [&](int j, int s) {
       float *const first = memory_.posterior + 2 * j * ld_ + s, *const second = first + ld_;
       const float mu = *first + bias[2 * j];
       const float log_sigma = (*second + bias[2 * j + 1]) * (in_.options.log_variance ? 0.5f : 1.0f);
@@ -309,7 +314,7 @@ class Forward : Member {
     });
     block_.each(n_, [&](int s) {
       float total = 0;
-      for (int j = 0; j < own_.latents.size(); ++j) total += memory_.posterior[2 * j * ld_ + s];
+      for (int j = 0; j < own().latents.size(); ++j) total += memory_.posterior[2 * j * ld_ + s];
       call_.kl_parts[kept_row(t, s) * group_.blocks + group_.k] = total;
     });
   }
@@ -340,19 +345,14 @@ class Forward : Member {
 template <typename P>
 FASTDRAW_KERNEL(kRolloutThreads)
 rollout_fwd_kernel(FASTDRAW_ARGUMENT RolloutForward<P> call) {
-  Forward<P>(call, Block().shared()).run();
+  Forward<P>(call).run();
 }
 
 }  // namespace
 
 template <typename P>
 Plan plan_forward(const RolloutInputs& in, int multiprocessors, int64_t shared) {
-  const Sizes& at = in.at;
-  const auto memory = [&](const Plan& plan, int k) {
-    return static_cast<int64_t>(ForwardMemory<P>(Arena(), in, plan, Owned(at, plan.blocks, k)).scratch.used());
-  };
-  const auto of_a_sample = [&](const Plan& plan) { return bytes_of_a_sample(at, plan); };
-  return make_plan<P>(at, in.options, false, multiprocessors, shared, memory, of_a_sample);
+  return make_plan<P, ForwardMemory<P>>(in, false, multiprocessors, shared, bytes_of_a_sample);
 }
 
 template <typename P>

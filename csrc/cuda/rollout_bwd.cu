@@ -56,14 +56,16 @@ int64_t bytes_of_a_sample(const Sizes& at, const Plan& plan) {
 // The shared memory of a block.
 template <typename P>
 struct BackwardMemory {
+  Owned own;
   Slices<P, kBackwardSlices> slices;
-  float *dh, *dc_dec, *dc_enc;  // dh: what has reached h_dec so far, then what has reached h_enc
-  float* made;                  // by products: d [z, y], dx
-  float* dcanvases;
-  Arena scratch;  // the rest of it: for the inputs of a product, or for a sample
+  Shared<float> dh, dc_dec, dc_enc;  // dh: what has reached h_dec so far, then what has reached h_enc
+  Shared<float> made;                // by products: d [z, y], dx
+  Shared<float> dcanvases;
+  size_t used;  // of shared memory; the rest of it is scratch memory, for the inputs of a product, or for a sample
 
-  FASTDRAW_HD BackwardMemory(Arena arena, const RolloutInputs& in, const Plan& plan, const Owned& own)
-      : slices(arena, [&](int slice, const auto& visit) { backward_pieces(slice, in.at, own, visit); }) {
+  FASTDRAW_HD BackwardMemory(Arena arena, const RolloutInputs& in, const Plan& plan, int k)
+      : own(in.at, plan.blocks, k),
+        slices(arena, [&](int slice, const auto& visit) { backward_pieces(slice, in.at, own, visit); }) {
     const int n = padded_samples(plan.samples), units = own.units.size(), encoder = in.at.encoder ? units : 0;
     const int zy = own.latents.size() + own.labels.size(), x = own.glimpse.size();
     dh = arena.take<float>(int64_t{units + encoder} * n);
@@ -71,34 +73,30 @@ struct BackwardMemory {
     dc_enc = arena.take<float>(int64_t{encoder} * n);
     made = arena.take<float>(int64_t{zy > x ? zy : x} * n);
     dcanvases = arena.take<float>(in.at.pixels() * divide_up(plan.samples, plan.blocks));
-    scratch = arena;
+    used = arena.used();
   }
 };
 
 template <typename P>
-class Backward : Member {
+class Backward : Member<BackwardMemory<P>> {
+  using Base = Member<BackwardMemory<P>>;
+  using Base::copy, Base::scratch;
+  using Base::in_, Base::at_, Base::plan_, Base::block_, Base::group_, Base::memory_, Base::n_, Base::ld_;
+  using Base::sample_of, Base::kept_row, Base::pixels, Base::taken, Base::steps, Base::each, Base::each_own_sample;
+
   const RolloutBackward<P>& call_;
   const RolloutRecord<P>& record_;
-  const BackwardMemory<P> memory_;
-  const Staging<P> staging_;
   GroupBarrier barrier_;
-  const Heads heads_;
-  const int units_, latents_;
 
  public:
-  FASTDRAW_DEVICE Backward(const RolloutBackward<P>& call, const Arena& arena)
-      : Member(call.in, call.plan),
+  FASTDRAW_DEVICE explicit Backward(const RolloutBackward<P>& call)
+      : Base(call.in, call.plan),
         call_(call),
         record_(call.record),
-        memory_(arena, in_, plan_, own_),
-        staging_(memory_.scratch, plan_.chunk),
-        barrier_(call.counters + group_.index * kCounterStride, group_.blocks),
-        heads_(at_),
-        units_(own_.units.size()),
-        latents_(own_.latents.size()) {}
+        barrier_(call.counters + group_.index * kCounterStride, group_.blocks) {}
 
   FASTDRAW_DEVICE void run() {
-    memory_.slices.load(block_, in_, [&](int slice, const auto& visit) { backward_pieces(slice, at_, own_, visit); });
+    memory_.slices.load(block_, in_, [&](int slice, const auto& visit) { backward_pieces(slice, at_, own(), visit); });
     start();
     for (int state = steps();; --state) {
       each_own_sample([&](int s, int place) { canvas_bwd(state, s, dcanvas(place)); });
@@ -110,7 +108,7 @@ class Backward : Member {
       barrier_.sync(block_);
       product(kZyBack, call_.dgates_dec, t, memory_.made, false);
       latent_bwd(t);
-      exchange(own_.labels, latents_, call_.dy, at_.D);
+      exchange(own().labels, latents(), call_.dy, at_.D);
       barrier_.arrive(block_);
       product(kDecBack, call_.dgates_dec, t, dh_dec(), true);
       barrier_.wait(block_);
@@ -123,7 +121,7 @@ class Backward : Member {
       if (at_.encoder) {
         barrier_.wait(block_);
         product(kGlimpseBack, call_.dgates_enc, t, memory_.made, false);
-        exchange(own_.glimpse, 0, call_.dx, at_.glimpse());
+        exchange(own().glimpse, 0, call_.dx, at_.glimpse());
         barrier_.arrive(block_);
         product(kEncBack, call_.dgates_enc, t, memory_.dh, true);
         barrier_.wait(block_);
@@ -135,8 +133,11 @@ class Backward : Member {
 
  private:
   FASTDRAW_DEVICE float* dcanvas(int place) const { return memory_.dcanvases + place * pixels(); }
+  FASTDRAW_DEVICE const Owned& own() const { return memory_.own; }
+  FASTDRAW_DEVICE int units() const { return own().units.size(); }
+  FASTDRAW_DEVICE int latents() const { return own().latents.size(); }
   FASTDRAW_DEVICE float* dh_dec() const { return memory_.dh; }
-  FASTDRAW_DEVICE float* dh_enc() const { return memory_.dh + units_ * ld_; }
+  FASTDRAW_DEVICE float* dh_enc() const { return memory_.dh + units() * ld_; }
   // Before step t.
   FASTDRAW_DEVICE const float* canvas(int t, int s) const {
     return t == 0 ? in_.weights[kCanvas0] : record_.canvas + kept_row(t - 1, s) * pixels();
@@ -146,7 +147,9 @@ class Backward : Member {
   FASTDRAW_DEVICE void product(BackwardSlice slice, const P* from, int t, float* to, bool add) const {
     const Slice<P>& of = memory_.slices.of[slice];
     const int64_t apart = padded(of.inputs);
-    fastdraw::product(block_, of, {0, of.rows}, from + kept_row(t, 0) * apart, apart, n_, staging_, to, add);
+    fastdraw::product(
+        block_, of, {0, of.rows}, from + kept_row(t, 0) * apart, apart, n_, Staging<P>(scratch(), plan_.chunk), to,
+        add);
   }
 
   // The samples' owners get columns of the step, which a product made in its rows from `row` on.
@@ -173,7 +176,7 @@ class Backward : Member {
         dcanvas(place)[i] = sum;
       });
     });
-    block_.each(units_ * ld_, [&](int i) {
+    block_.each(units() * ld_, [&](int i) {
       dh_dec()[i] = memory_.dc_dec[i] = 0;
       if (at_.encoder) dh_enc()[i] = memory_.dc_enc[i] = 0;
     });
@@ -182,14 +185,15 @@ class Backward : Member {
   // What made the canvas before step t, and what step t made of it and of the labels. Writes row t of dheads, 0 for
   // steps that are not taken.
   FASTDRAW_DEVICE void canvas_bwd(int t, int s, float* dcanvas) const {
-    const float* const heads = record_.heads + kept_row(t, s) * heads_.columns;
-    P* const dheads = call_.dheads + kept_row(t, s) * padded(heads_.columns);
+    const Heads at(at_);
+    const float* const heads = record_.heads + kept_row(t, s) * at.columns;
+    P* const dheads = call_.dheads + kept_row(t, s) * padded(at.columns);
     const bool reads = t < taken(s), writes = t > 0 && t <= taken(s);
-    const int patch = heads_.patch;
+    const int patch = at.patch;
     if (!reads) block_.each(patch, [&](int i) { narrow(0.0f, dheads[i]); });
-    if (!writes) block_.each(heads_.columns - patch, [&](int i) { narrow(0.0f, dheads[patch + i]); });
-    if (reads && at_.encoder) read_bwd(t, s, heads + heads_.read_window, dcanvas, dheads + heads_.read_window);
-    if (reads && at_.L > 0) attend_bwd(s, heads + heads_.query, dheads + heads_.query);
+    if (!writes) block_.each(at.columns - patch, [&](int i) { narrow(0.0f, dheads[patch + i]); });
+    if (reads && at_.encoder) read_bwd(t, s, heads + at.read_window, dcanvas, dheads + at.read_window);
+    if (reads && at_.L > 0) attend_bwd(s, heads + at.query, dheads + at.query);
     if (writes) write_bwd(t, s, heads + patch, dcanvas, dheads + patch);
   }
 
@@ -205,7 +209,7 @@ class Backward : Member {
       });
       return;
     }
-    Arena arena = memory_.scratch;
+    Arena arena = scratch();
     ReadBack task(arena, at_, plan_);
     fetch_row(block_, dx, static_cast<int>(at_.glimpse()), task.dx);
     task.glimpse.template set_window<float>(block_, window);
@@ -213,7 +217,7 @@ class Backward : Member {
   }
 
   FASTDRAW_DEVICE void attend_bwd(int s, const float* query, P* dquery) const {
-    Arena arena = memory_.scratch;
+    Arena arena = scratch();
     const AttendBack task(arena, at_);
     const int64_t b = sample_of(s), keys = b * at_.L * at_.A, labels = b * at_.L * at_.D;
     const int length = static_cast<int>(in_.lengths == nullptr ? at_.L : in_.lengths[b]);
@@ -234,7 +238,7 @@ class Backward : Member {
       block_.each(pixels(), [&](int i) { narrow(dcanvas[i], dpatch[i]); });
       return;
     }
-    Arena arena = memory_.scratch;
+    Arena arena = scratch();
     WriteBack task(arena, plan_);
     task.glimpse.template set_window<float>(block_, patch + at_.patch());
     task.glimpse.write_bwd(block_, dcanvas, patch, dpatch, dpatch + at_.patch());
@@ -242,8 +246,8 @@ class Backward : Member {
 
   // From dh and dc after step t to dc before it and the gradients of the gates; dh, passed on, is 0.
   FASTDRAW_DEVICE void lstm_bwd(int t, float* dh, float* dc, const float* gates, const float* c, P* dgates) const {
-    each(units_, [&](int u, int s) {
-      const int unit = own_.units.begin + u, here = u * ld_ + s;
+    each(units(), [&](int u, int s) {
+      const int unit = own().units.begin + u, here = u * ld_ + s;
       const CellIndex at{kept_row(t, s), unit};
       CellGradients<float> d{};
       if (t < taken(s)) {
@@ -262,8 +266,8 @@ class Backward : Member {
   }
 
   FASTDRAW_DEVICE void latent_bwd(int t) const {
-    each(latents_, [&](int j, int s) {
-      const int64_t row = kept_row(t, s), unit = own_.latents.begin + j;
+    each(latents(), [&](int j, int s) {
+      const int64_t row = kept_row(t, s), unit = own().latents.begin + j;
       Gaussian<float> dq{}, dp{};
       float dnoise = 0;
       if (t < taken(s)) {
@@ -315,19 +319,14 @@ class Backward : Member {
 template <typename P>
 FASTDRAW_KERNEL(kRolloutThreads)
 rollout_bwd_kernel(FASTDRAW_ARGUMENT RolloutBackward<P> call) {
-  Backward<P>(call, Block().shared()).run();
+  Backward<P>(call).run();
 }
 
 }  // namespace
 
 template <typename P>
 Plan plan_backward(const RolloutInputs& in, int multiprocessors, int64_t shared) {
-  const Sizes& at = in.at;
-  const auto memory = [&](const Plan& plan, int k) {
-    return static_cast<int64_t>(BackwardMemory<P>(Arena(), in, plan, Owned(at, plan.blocks, k)).scratch.used());
-  };
-  const auto of_a_sample = [&](const Plan& plan) { return bytes_of_a_sample(at, plan); };
-  return make_plan<P>(at, in.options, true, multiprocessors, shared, memory, of_a_sample);
+  return make_plan<P, BackwardMemory<P>>(in, true, multiprocessors, shared, bytes_of_a_sample);
 }
 
 template <typename P>

@@ -9,7 +9,6 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
 
 #include "cuda/glimpse.h"
 #include "rollout_sizes.h"
@@ -172,8 +171,9 @@ FASTDRAW_HD void backward_pieces(int slice, const Sizes& at, const Owned& own, c
 // A slice in shared memory.
 template <typename P>
 struct Slice {
-  P* data;
-  int rows, inputs, stride;
+  Shared<P> data;
+  int rows, inputs;
+  FASTDRAW_HD int stride() const { return row_stride<P>(inputs); }
 };
 
 struct SliceShape {
@@ -238,29 +238,6 @@ Plan complete_plan(
   if (at.n_read > 0) plan.reader = glimpses(at.n_read, 2);
   if (at.n_write > 0) plan.writer = glimpses(at.n_write, 1);
   return plan;
-}
-
-// As many groups as fit: the fewer samples a group has, the fewer blocks wait for each other, and the less is
-// exchanged. A group takes 8 samples at least if there are so many, because tensor cores take 8 at a time. Scratch
-// memory is large if that fits. In bytes, memory(plan, k): of block k without its scratch memory; of_a_sample(plan):
-// what a sample takes of the latter.
-template <typename P, typename Memory, typename OfASample>
-Plan make_plan(
-    const Sizes& at, const Options& options, bool backward, int multiprocessors, int64_t shared, const Memory& memory,
-    const OfASample& of_a_sample) {
-  constexpr int64_t kMost = 128 << 10, kLeast = 8 << 10;
-  Plan least{};
-  least.shared = std::numeric_limits<int64_t>::max();
-  for (int groups = static_cast<int>(std::min<int64_t>(multiprocessors, divide_up(at.B, 8))); groups > 0; --groups) {
-    for (int64_t scratch = kMost; scratch >= kLeast; scratch /= 2) {
-      Plan plan = complete_plan<P>(at, options, backward, groups, multiprocessors / groups, scratch, 0);
-      for (int k = 0; k < plan.blocks; ++k) plan.shared = std::max(plan.shared, memory(plan, k));
-      plan.shared += std::max(Staging<P>::bytes(plan.samples, plan.chunk), of_a_sample(plan));
-      if (plan.shared <= shared) return plan;
-      least.shared = std::min(least.shared, plan.shared);
-    }
-  }
-  return least;
 }
 
 }  // namespace fastdraw

@@ -76,7 +76,7 @@ FASTDRAW_DEVICE void multiply<__nv_bfloat16>(
     const int row = rows.begin + tile % row_tiles * 16, sample = tile / row_tiles * 8;
     // Rows beyond the last one are the last one again: their sums are not stored.
     const int a_row = min(row + lane.a_row, rows.end - 1);
-    const __nv_bfloat16* const a_from = weights.data + a_row * weights.stride + first + lane.a_input;
+    const __nv_bfloat16* const a_from = weights.data + a_row * weights.stride() + first + lane.a_input;
     const __nv_bfloat16* const b_from = x + (sample + lane.b_sample) * stride + lane.b_input;
     // Loads first, and two sums in turn: neither loads nor additions wait for the ones before.
     constexpr int kAhead = 4;
@@ -116,8 +116,8 @@ FASTDRAW_DEVICE void multiply<float>(
   const int row_tiles = (rows.size() + kRows - 1) / kRows;
   block.each(row_tiles * (samples / kSamples), [&](int tile) {
     const int row = rows.begin + tile % row_tiles * kRows, sample = tile / row_tiles * kSamples;
-    const float* a = weights.data + row * weights.stride + first;
-    const int below = row + 1 < rows.end ? weights.stride : 0;
+    const float* a = weights.data + row * weights.stride() + first;
+    const int below = row + 1 < rows.end ? weights.stride() : 0;
     const float* b = x + sample * stride;
     float sum[kRows][kSamples] = {};
     for (int k = 0; k < inputs; k += 4) {
@@ -193,7 +193,7 @@ inline void multiply<__nv_bfloat16>(
       const __nv_bfloat16 *a[kWarp], *b[kWarp];
       for (int i = 0; i < kWarp; ++i) {
         const TileLane lane(i);
-        a[i] = weights.data + std::min(row + lane.a_row, rows.end - 1) * weights.stride + first + lane.a_input + k;
+        a[i] = weights.data + std::min(row + lane.a_row, rows.end - 1) * weights.stride() + first + lane.a_input + k;
         b[i] = x + (sample + lane.b_sample) * stride + lane.b_input + k;
       }
       tensor_cores::multiply_add(sums, tensor_cores::load_matrices<4>(a), tensor_cores::load_matrices<2>(b));
@@ -215,7 +215,7 @@ inline void multiply<float>(
     const Block& block, const Slice<float>& weights, Range rows, int first, int inputs, const float* x, int stride,
     int samples, float* to, bool add) {
   block.each(rows.size() * samples, [&](int i) {
-    const float* a = weights.data + (rows.begin + i / samples) * weights.stride + first;
+    const float* a = weights.data + (rows.begin + i / samples) * weights.stride() + first;
     const float* b = x + i % samples * stride;
     float sum = 0;
     for (int k = 0; k < inputs; ++k) sum += a[k] * b[k];
