@@ -6,7 +6,7 @@
 // with an error instead of spinning for ever.
 #pragma once
 
-#include "cuda/block.h"
+#include "cuda/numbers.h"
 
 #if !defined(__CUDACC__)
 #include <atomic>
@@ -123,7 +123,7 @@ FASTDRAW_DEVICE void stage(
       vector = fetch(reinterpret_cast<const uint4*>(rows + sample * apart + first + column));
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
-        if (column + v >= inputs) numbers[v] = P(0.0f);
+        if (column + v >= inputs) narrow(0.0f, numbers[v]);
       }
     }
     *reinterpret_cast<uint4*>(to + sample * stride + column) = vector;
