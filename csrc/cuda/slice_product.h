@@ -79,7 +79,7 @@ FASTDRAW_DEVICE void multiply<__nv_bfloat16>(
     const __nv_bfloat16* const a_from = weights.data + a_row * weights.stride() + first + lane.a_input;
     const __nv_bfloat16* const b_from = x + (sample + lane.b_sample) * stride + lane.b_input;
     // Loads first, and two sums in turn: neither loads nor additions wait for the ones before.
-    constexpr int kAhead = 4;
+    constexpr int kAhead = 2;
     float sums[2][4] = {};
     for (int k = 0; k < inputs; k += 16 * kAhead) {
       unsigned a[kAhead][4], b[kAhead][2];
