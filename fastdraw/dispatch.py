@@ -76,8 +76,8 @@ def choose(
     device: str,
     dtype: str,
     index: int | None = None,
-    refusals: Mapping[str, str] = NONE,
     work: Work | None = None,
+    refusals: Mapping[str, str] = NONE,
 ) -> str:
     """The backend that serves `op`, which has `kernels`, on tensors of that device type, dtype and device index.
 

@@ -98,7 +98,7 @@ class Op:
             elif dispatch.refusal("cuda", self.name, kernels, device.type, dtype, device.index) is None:
                 why = self.native.refusal((first, *others))
                 refusals = {"cuda": why} if why else {}
-        return dispatch.choose(self.name, kernels, device.type, dtype, device.index, refusals, work)
+        return dispatch.choose(self.name, kernels, device.type, dtype, device.index, work, refusals)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on valid flat arguments."""
