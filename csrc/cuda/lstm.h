@@ -25,18 +25,6 @@ FASTDRAW_DEVICE Cell<A> lstm_cell(A gate_i, A gate_f, A gate_g, A gate_o, A c) {
   return cell;
 }
 
-// The same from gates after their nonlinearities, which spares four of five. Their slopes, s (1 - s) and 1 - g^2, are
-// only as exact as 1 - s and 1 - |g| are: off by half an ulp below 1 of the dtype that the gates were kept in, 2^-25 in
-// float and 2^-9 in bfloat16. In float that is a thousandth of the slope of sigmoid at x = 10 and of tanh at |x| = 5.5,
-// and all of it from 17.4 and 9 on; in bfloat16 it is 1/256 near 0, and all of it from 6.2 and 3.5 on. The slope of
-// tanh(c') keeps its digits.
-template <typename A>
-FASTDRAW_DEVICE Cell<A> lstm_cell_of_activations(A i, A f, A g, A o, A c) {
-  const auto with_slope = [](A s) { return Activation<A>{s, s * (A(1) - s)}; };
-  const A c_next = f * c + i * g;
-  return {with_slope(i), with_slope(f), {g, (A(1) - g) * (A(1) + g)}, with_slope(o), tanh_(c_next), c_next};
-}
-
 template <typename A>
 struct CellGradients {
   A i, f, g, o, c;

@@ -62,8 +62,8 @@ def _refusal(call: Call) -> str | None:
         found = plan(at, call.bfloat16, backward, of) if at.B else None
         if found and not found.blocks:
             return (
-                f"the weights of U = {at.U} do not fit: a block needs {found.shared >> 10} KiB of shared memory at "
-                f"least, and each of the GPU's {of.multiprocessors} multiprocessors has {of.shared >> 10} KiB"
+                f"U = {at.U} and a batch of {at.B} do not fit: a block needs {found.shared >> 10} KiB of shared memory "
+                f"at least, and each of the GPU's {of.multiprocessors} multiprocessors has {of.shared >> 10} KiB"
             )
     return None
 

@@ -73,7 +73,7 @@ def test_less_memory_takes_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_does_not_fit_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(persistent, "EMULATED", Limits(2, 16 << 10))
     message = (
-        r"the backend 'cuda' was asked for and cannot run: the weights of U = 40 do not fit: a block needs \d+ KiB of "
+        r"the backend 'cuda' was asked for and cannot run: U = 40 and a batch of 5 do not fit: a block needs \d+ KiB of "
         r"shared memory at least, and each of the GPU's 2 multiprocessors has 16 KiB$"
     )
     with fastdraw.backend("cuda"), pytest.raises(dispatch.BackendError, match=message):
