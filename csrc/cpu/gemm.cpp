@@ -9,8 +9,10 @@
 namespace fastdraw {
 namespace {
 
-constexpr int64_t kBlock = 512;  // lines: so many of a panel are 32 KiB, an L1 cache
-constexpr int kMaxRows = 6;      // of a tile
+// Lines whose products are summed up apart: of a panel, less than 10 KiB of an L1 cache, and few enough that sums are
+// as exact as plain PyTorch's. Rounding grows with the terms that follow one another.
+constexpr int64_t kBlock = 160;
+constexpr int kMaxRows = 6;  // of a tile
 
 template <typename A, int bytes>
 struct VectorOf {
@@ -19,7 +21,7 @@ struct VectorOf {
   static constexpr int kLanes = bytes / static_cast<int>(sizeof(A));
 };
 
-// One tile: c (rows, panels) = init + a (rows, K) x b (K, panels).
+// One tile: c (rows, panels) = base + a (rows, K) x b (K, panels).
 template <typename A, typename P>
 struct TileArguments {
   int64_t K;
@@ -29,8 +31,8 @@ struct TileArguments {
   int64_t panel;  // elements from a panel of b to the next
   A* c;
   int64_t ldc;
-  const A* init;  // null: 0
-  int64_t ld_init;
+  const A* base;  // null: 0
+  int64_t ld_base;
 };
 
 // x = columns of a line, at the first or the second k that it holds.
@@ -53,9 +55,7 @@ template <int bytes, int rows, int count, typename A, typename P>
   constexpr int kVectors = count * V::kPerPanel;
   Vector sum[rows][kVectors];
   for (int m = 0; m < rows; ++m) {
-    for (int v = 0; v < kVectors; ++v) {
-      sum[m][v] = at.init ? *reinterpret_cast<const Vector*>(at.init + m * at.ld_init + v * V::kLanes) : Vector{};
-    }
+    for (int v = 0; v < kVectors; ++v) sum[m][v] = Vector{};
   }
   const A* a = at.a;
   const P* b = at.b;
@@ -82,7 +82,11 @@ template <int bytes, int rows, int count, typename A, typename P>
   }
   if (at.K % kDepth<P> > 0) multiply_add(0);  // there is no element of a for the second half
   for (int m = 0; m < rows; ++m) {
-    for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Vector*>(at.c + m * at.ldc + v * V::kLanes) = sum[m][v];
+    for (int v = 0; v < kVectors; ++v) {
+      // Added last: terms that follow a large number one by one are each rounded as it is.
+      if (at.base) sum[m][v] += *reinterpret_cast<const Vector*>(at.base + m * at.ld_base + v * V::kLanes);
+      *reinterpret_cast<Vector*>(at.c + m * at.ldc + v * V::kLanes) = sum[m][v];
+    }
   }
 }
 
@@ -194,8 +198,8 @@ void multiply_panels(const Product& at, const A* a, const P* packed, const A* bi
     const int64_t k = line * kDepth<P>, k_end = std::min(line_end * kDepth<P>, at.K);
     for (int64_t p = at.first; p < at.end;) {
       const int count = at.end - p >= wide ? wide : 1;
-      const A* const init = k > 0 || at.add ? c + p * kPanel<A> : bias == nullptr ? nullptr : bias + p * kPanel<A>;
-      const int64_t ld_init = k > 0 || at.add ? at.ldc : 0;
+      const A* const base = k > 0 || at.add ? c + p * kPanel<A> : bias == nullptr ? nullptr : bias + p * kPanel<A>;
+      const int64_t ld_base = k > 0 || at.add ? at.ldc : 0;
       // Every tile asks for its share of the next panel, which is there when the last tile is done.
       const P* ahead = packed + (p + count < at.end ? p + count : at.first) * panel + line * kPanel<P>;
       const int64_t share = (line_end - line + tile_count - 1) / tile_count;
@@ -211,8 +215,8 @@ void multiply_panels(const Product& at, const A* a, const P* packed, const A* bi
             panel,
             c + m * at.ldc + p * kPanel<A>,
             at.ldc,
-            init == nullptr ? nullptr : init + m * ld_init,
-            ld_init};
+            base == nullptr ? nullptr : base + m * ld_base,
+            ld_base};
         (count > 1 ? set.many : set.one)[rows](arguments);
       });
       p += count;
@@ -256,10 +260,10 @@ void transposed(
           // The last panel is not whole: its result goes through memory that is.
           A whole[kMaxRows * kPanel<A>] = {};
           arguments.c = whole;
-          arguments.ldc = arguments.ld_init = kPanel<A>;
+          arguments.ldc = arguments.ld_base = kPanel<A>;
           if (k > 0) {
             for (int i = 0; i < rows; ++i) std::copy_n(result + i * ldc, valid, whole + i * kPanel<A>);
-            arguments.init = whole;
+            arguments.base = whole;
           }
           set.one[rows](arguments);
           for (int i = 0; i < rows; ++i) std::copy_n(whole + i * kPanel<A>, valid, result + i * ldc);

@@ -4,7 +4,8 @@
 //
 // bfloat16: tensor cores, one tile of 16 rows x 8 samples per warp, 16 inputs at a time (mma.m16n8k16; the weights are
 // its first operand, so that few samples waste little). float32: one thread takes 2 rows x 4 samples and 4 inputs at a
-// time, with multiply-adds in float32: no rounding to TF32. Every sum runs over k in one order: deterministic.
+// time, with multiply-adds in float32: no rounding to TF32. Every sum runs over k in one order: deterministic. 64 terms
+// at a time are summed apart, as rounding grows with the terms that follow one another.
 #pragma once
 
 #include "cuda/numbers.h"
@@ -18,6 +19,8 @@ template <typename P>
 FASTDRAW_DEVICE void multiply(
     const Block& block, const Slice<P>& weights, Range rows, int first, int inputs, const P* x, int stride, int samples,
     float* to, bool add);
+
+constexpr int kTogether = 64;
 
 // Of a tile of 16 rows x 8 samples: the row and the first of the 8 inputs at which a lane's load starts, and where what
 // a lane holds of the sums stands (PTX ISA, ldmatrix and mma.m16n8k16).
@@ -120,20 +123,29 @@ FASTDRAW_DEVICE void multiply<float>(
     const int below = row + 1 < rows.end ? weights.stride() : 0;
     const float* b = x + sample * stride;
     float sum[kRows][kSamples] = {};
-    for (int k = 0; k < inputs; k += 4) {
-      const float4 upper = *reinterpret_cast<const float4*>(a + k);
-      const float4 lower = *reinterpret_cast<const float4*>(a + below + k);
+    for (int from = 0; from < inputs; from += kTogether) {
+      float part[kRows][kSamples] = {};
+      const int end = min(from + kTogether, inputs);
+      for (int k = from; k < end; k += 4) {
+        const float4 upper = *reinterpret_cast<const float4*>(a + k);
+        const float4 lower = *reinterpret_cast<const float4*>(a + below + k);
 #pragma unroll
-      for (int s = 0; s < kSamples; ++s) {
-        const float4 in = *reinterpret_cast<const float4*>(b + s * stride + k);
-        sum[0][s] += upper.x * in.x;
-        sum[0][s] += upper.y * in.y;
-        sum[0][s] += upper.z * in.z;
-        sum[0][s] += upper.w * in.w;
-        sum[1][s] += lower.x * in.x;
-        sum[1][s] += lower.y * in.y;
-        sum[1][s] += lower.z * in.z;
-        sum[1][s] += lower.w * in.w;
+        for (int s = 0; s < kSamples; ++s) {
+          const float4 in = *reinterpret_cast<const float4*>(b + s * stride + k);
+          part[0][s] += upper.x * in.x;
+          part[0][s] += upper.y * in.y;
+          part[0][s] += upper.z * in.z;
+          part[0][s] += upper.w * in.w;
+          part[1][s] += lower.x * in.x;
+          part[1][s] += lower.y * in.y;
+          part[1][s] += lower.z * in.z;
+          part[1][s] += lower.w * in.w;
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int s = 0; s < kSamples; ++s) sum[r][s] += part[r][s];
       }
     }
 #pragma unroll
@@ -218,7 +230,11 @@ inline void multiply<float>(
     const float* a = weights.data + (rows.begin + i / samples) * weights.stride() + first;
     const float* b = x + i % samples * stride;
     float sum = 0;
-    for (int k = 0; k < inputs; ++k) sum += a[k] * b[k];
+    for (int from = 0; from < inputs; from += kTogether) {
+      float part = 0;
+      for (int k = from; k < std::min(from + kTogether, inputs); ++k) part += a[k] * b[k];
+      sum += part;
+    }
     to[i] = add ? to[i] + sum : sum;
   });
 }

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastdraw
 from fastdraw import ops, reference
+from fastdraw.ops import persistent
+from fastdraw.ops.persistent import Limits
 
 from .cases import Draw, Inputs, Run, every_run, parameter, runs
 from .checking import assert_accurate, float_tensors, max_error, to_float64
@@ -515,6 +517,21 @@ def test_the_zero_weights_draw_nothing() -> None:
     assert not output.canvas.any()
     assert not output.kl.any()
     torch.testing.assert_close(output.nll, torch.full((2,), 12 * 0.6931471805599453))
+
+
+@every_run("draw_rollout", reference=False)
+def test_long_sums_are_as_exact_as_plain_pytorch_s(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the rule of all ops, but on the whole: of what one wide model makes, either may have the luck."""
+    monkeypatch.setattr(persistent, "EMULATED", Limits(35, 227 << 10))
+    ratios = []
+    for seed in "abc":
+        given = Draw(B=3, C=1, H=6, W=7, T=2, L=3, D=5, A=64, U=256, Z=20, n_read=3, n_write=4).rollout(
+            Inputs(seed, torch.float32, run.device)
+        )
+        exact = run_with_gradients(reference.draw_rollout, to_float64(given), rounded=torch.float32)
+        plain, ours = run_with_gradients(reference.draw_rollout, given), run_with_gradients(run, given)
+        ratios += [(ours[name] - x).norm() / (plain[name] - x).norm() for name, x in exact.items()]
+    assert torch.stack(ratios).log().mean().exp() < 2
 
 
 def _canvas(output: Any) -> Tensor:
