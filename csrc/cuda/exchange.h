@@ -17,7 +17,10 @@
 
 namespace fastdraw {
 
-constexpr int64_t kPatience = 10'000'000'000;  // nanoseconds, ten thousand times what a barrier takes
+#if !defined(FASTDRAW_PATIENCE)
+#define FASTDRAW_PATIENCE 10'000'000'000  // nanoseconds, ten thousand times what a barrier takes; tests have less
+#endif
+constexpr int64_t kPatience = FASTDRAW_PATIENCE;
 
 class GroupBarrier {
   unsigned* counter_;  // 0 before the launch

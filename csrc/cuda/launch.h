@@ -4,9 +4,10 @@
 #include "cuda/block.h"
 
 #if !defined(__CUDACC__)
-#include <cstring>
+#include <algorithm>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 #endif
@@ -24,13 +25,18 @@ bool grant_shared(Kernel kernel, size_t shared) {
       cudaSuccess;
 }
 #else
-// Shared memory holds NaN at first, as no block knows what it will find.
+// Shared memory holds NaN at first, as no block knows what it will find, and so does what lies behind it at the end.
 template <typename Body>
 void run_block(int64_t index, int64_t blocks, int threads, size_t shared, const Body& body) {
-  std::vector<uint64_t> memory(shared / sizeof(uint64_t) + 2);
-  std::memset(memory.data(), 0xFF, memory.size() * sizeof(uint64_t));
-  here = {index, blocks, threads, reinterpret_cast<std::byte*>(round_up(reinterpret_cast<int64_t>(memory.data()), 16))};
+  constexpr size_t kBehind = 1024;
+  constexpr std::byte kUnwritten{0xFF};
+  std::vector<std::byte> memory(shared + kBehind + 16, kUnwritten);
+  std::byte* const first = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<int64_t>(memory.data()), 16));
+  here = {index, blocks, threads, first};
   body();
+  if (std::count(first + shared, first + shared + kBehind, kUnwritten) != int64_t{kBehind}) {
+    throw std::runtime_error("a block wrote behind its shared memory");
+  }
 }
 #endif
 

@@ -48,7 +48,7 @@ def limits(device: torch.device) -> Limits:
 
 @cache
 def plan(at: Sizes, bfloat16: bool, backward: bool, of: Limits) -> Plan:
-    return Plan(*NATIVE.persistent_plan([*_sizes(at), 0, 0, 0, 0], bfloat16, backward, *of))
+    return Plan(*NATIVE.persistent_plan([*numbers_of(at), 0, 0, 0, 0], bfloat16, backward, *of))
 
 
 def refusal(encoder: bool, arguments: Sequence[Any]) -> str | None:
@@ -207,15 +207,15 @@ def _counters(call: Call, found: Plan) -> Tensor:
     return torch.zeros(found.groups * COUNTER_STRIDE, dtype=torch.int32, device=call.noise.device)
 
 
-def _sizes(at: Sizes) -> list[int]:
-    """In the order of csrc/cuda/bindings/rollout.cpp."""
+def numbers_of(at: Sizes) -> list[int]:
+    """The sizes in the order of csrc/cuda/bindings/rollout.cpp."""
     sizes = (at.B, at.C, at.H, at.W, at.T, at.L, at.D, at.A, at.U, at.Z, at.n_read, at.n_write)
     return [*sizes, int(at.encoder)]
 
 
 def _numbers(call: Call) -> list[int]:
     options = (call.tanh_prior, call.standard_first, call.log_variance, call.per_axis)
-    return [*_sizes(sizes_of(call)), *map(int, options)]
+    return [*numbers_of(sizes_of(call)), *map(int, options)]
 
 
 def _dense(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

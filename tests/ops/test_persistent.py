@@ -58,6 +58,22 @@ def test_published_sizes(U: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert max_error(x, exact[name]) <= 1e-4 * exact[name].abs().max().item(), name
 
 
+@pytest.mark.parametrize(("op", "each_step"), [("draw_rollout", 5), ("draw_generate", 3)])
+def test_barriers_of_a_launch(op: str, each_step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/design/persistent-rollout.md counts them; forward, one before the first step and one after the last."""
+    counters: list[torch.Tensor] = []
+    make = persistent._counters
+
+    def keep(call: persistent.Call, found: persistent.Plan) -> torch.Tensor:
+        counters.append(make(call, found))
+        return counters[-1]
+
+    monkeypatch.setattr(persistent, "_counters", keep)
+    run(Run(op, "cuda", "cpu"), getattr(SMALL, op.removeprefix("draw_"))(Inputs(op, torch.float32, "cpu")))
+    blocks, steps = persistent.EMULATED.multiprocessors, SMALL.T * each_step
+    assert [arrived[0].item() for arrived in counters] == [blocks * (steps + 2), blocks * steps]
+
+
 def test_less_memory_takes_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = SMALL._replace(U=100)
     at = persistent.sizes_of(_call(draw))
@@ -73,8 +89,8 @@ def test_less_memory_takes_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_does_not_fit_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(persistent, "EMULATED", Limits(2, 16 << 10))
     message = (
-        r"the backend 'cuda' was asked for and cannot run: U = 40 and a batch of 5 do not fit: a block needs \d+ KiB of "
-        r"shared memory at least, and each of the GPU's 2 multiprocessors has 16 KiB$"
+        r"the backend 'cuda' was asked for and cannot run: U = 40 and a batch of 5 do not fit: a block needs \d+ KiB "
+        r"of shared memory at least, and each of the GPU's 2 multiprocessors has 16 KiB$"
     )
     with fastdraw.backend("cuda"), pytest.raises(dispatch.BackendError, match=message):
         ops.draw_rollout(**SMALL.rollout(Inputs("large", torch.float32, "cpu")))
