@@ -9,21 +9,21 @@ from typing import Any
 import torch
 
 _FOLDER = Path(__file__).parent
-_LIBRARY = _FOLDER / "_C.abi3.so"
+LIBRARY = _FOLDER / "_C.abi3.so"
 _RECORD = _FOLDER / "_build.json"
 
 
 @functools.cache
 def load() -> str | None:
     """Load the extension, once, and return None, or the reason why it is not there."""
-    if not _LIBRARY.exists():
+    if not LIBRARY.exists():
         because = build_info().get("why_no_extension")
         missing = "the C++ extension was not built" + (f": {because}" if because else "")
         return (
             f"{missing}; with a C++ compiler, run `pip install --no-build-isolation -e .` in fastdraw's source folder"
         )
     try:
-        torch.ops.load_library(_LIBRARY)
+        torch.ops.load_library(LIBRARY)
     except (OSError, RuntimeError) as error:
         built = build_info()
         return (

@@ -20,6 +20,7 @@ import torch
 import triton
 from triton.compiler import ASTSource
 
+from .. import extension
 from ..errors import FastdrawError
 from ..files import write_atomically
 from .recording import ROLLOUTS, Launch, launches, launches_per_step, operators, target
@@ -33,8 +34,7 @@ FLOAT_ATOMIC_PTX = re.compile(r"\b(?:atom|red)\.[\w.:]*\.b?f\d+[\w.]*")
 CUDA_DTYPES = {"float": "float32", "__nv_bfloat16": "bfloat16", "__half": "float16", "double": "float64"}
 
 
-# Triton kernels are found by calling the ops that have some, CUDA kernels in csrc/cuda/*.cu: there is no list.
-CUDA_SOURCES = tuple(sorted((ROOT / "csrc" / "cuda").glob("*.cu")))
+SYSTEM_SHARED = 1024  # bytes of a block that the system takes on sm_100, and cuobjdump counts
 
 
 class Usage(NamedTuple):
@@ -86,27 +86,28 @@ def measure(launch: Launch, compiled: triton.compiler.CompiledKernel, dtype: str
     return Usage("Triton", name, launch.variant, dtype, arch, registers, stack + local, shared, atomics)
 
 
-def compile_cuda(source: Path, arch: str) -> list[Usage]:
-    """Compile all instances of all kernels of a .cu file."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = run(
-            require_nvcc(), "-std=c++20", "-O3", "-cubin", f"-arch={arch}", "-Xptxas=-v", f"-I{ROOT / 'csrc'}",
-            "-o", f"{folder}/kernels.cubin", str(source),
-        )  # fmt: skip
-    return [read_ptxas(chunk, arch) for chunk in run("c++filt", stdin=report).split("Compiling entry function")[1:]]
+def cuda_usages() -> list[Usage]:
+    """Of all kernels in CUDA C++, as the extension was built with them: of every architecture that it has code for."""
+    if not extension.has_cuda():
+        raise FastdrawError("the extension holds no CUDA kernels: build it where there is nvcc")
+    report = run(triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(extension.LIBRARY))
+    chunks = run("c++filt", stdin=report).split("Fatbin elf code:")[1:]
+    return sorted(usage for chunk in chunks for usage in read_usages(chunk))
 
 
-def read_ptxas(report: str, arch: str) -> Usage:
-    """What `ptxas -v` says about one kernel: `name<dtype, constants...>(...)` and the lines below it."""
-    kernel, arguments = find(r"(\w+)<([^>]*)>\(", report)
-    dtype, *constants = arguments.split(", ")
-    stack, registers, shared = (
-        sum(map(int, re.findall(pattern, report)))
-        for pattern in (r"(\d+) bytes stack frame", r"Used (\d+) registers", r"(\d+) bytes smem")
-    )
-    return Usage(
-        "CUDA", kernel, f"<{', '.join(['T', *constants])}>", CUDA_DTYPES[dtype], arch, registers, stack, shared
-    )
+def read_usages(report: str) -> list[Usage]:
+    """What cuobjdump says of one architecture: ` Function void NAME<DTYPE, CONSTANTS...>(...):`, then its figures."""
+    (arch,) = find(r"arch = (\w+)", report)
+    found = []
+    for function in report.split(" Function ")[1:]:
+        kernel, arguments, registers, stack, shared, local = find(
+            r"(\w+)<([^>]*)>\(.*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", function
+        )
+        dtype, *constants = arguments.split(", ")
+        variant, memory = f"<{', '.join(['T', *constants])}>", int(stack) + int(local)
+        static = int(shared) - (SYSTEM_SHARED if arch == "sm_100" else 0)
+        found.append(Usage("CUDA", kernel, variant, CUDA_DTYPES[dtype], arch, int(registers), memory, static))
+    return found
 
 
 def processes() -> ProcessPoolExecutor:
@@ -120,18 +121,15 @@ def compile_all() -> list[Usage]:
     from tqdm import tqdm  # the GPU's tests need what is above alone
 
     with processes() as pool:
-        triton_jobs = [pool.submit(compile_triton, *job) for job in itertools.product(operators(), DTYPES, ARCHS)]
-        cuda_jobs = [pool.submit(compile_cuda, *job) for job in itertools.product(CUDA_SOURCES, ARCHS)]
-        jobs = [*triton_jobs, *cuda_jobs]
+        jobs = [pool.submit(compile_triton, *job) for job in itertools.product(operators(), DTYPES, ARCHS)]
         try:
-            for job in tqdm(as_completed(jobs), total=len(jobs), unit="file", disable=None):
+            for job in tqdm(as_completed(jobs), total=len(jobs), unit="op", disable=None):
                 job.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     # Ops share kernels.
-    usages = dict.fromkeys(usage for job in triton_jobs for usage in job.result())
-    return [*usages, *sorted(usage for job in cuda_jobs for usage in job.result())]
+    return [*dict.fromkeys(usage for job in jobs for usage in job.result()), *cuda_usages()]
 
 
 def count_all() -> list[LaunchesPerStep]:
@@ -181,7 +179,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def page(usages: Sequence[Usage], counts: Sequence[LaunchesPerStep]) -> str:
-    (nvcc_version,) = find(r"V([\d.]+)", run(require_nvcc(), "--version"))
+    nvcc_version = extension.build_info()["nvcc"]
     per_step = f"""
 ## Launches per step
 
@@ -193,8 +191,9 @@ steps.
     return f"""# What the GPU kernels occupy
 
 Written by `python -m fastdraw.kernels.compile` with Triton {triton.__version__} and nvcc {nvcc_version}.
-The kernels were compiled, not run; no GPU is needed for it. A Triton kernel is compiled for every launch that its ops
-make at the sizes of paper 000 (`fastdraw/published.py`), with the configuration of each architecture. Each cell:
+The kernels were compiled, not run; no GPU is needed for it. Kernels in CUDA C++ are those of the built extension. A
+Triton kernel is compiled for every launch that its ops make at the sizes of paper 000 (`fastdraw/published.py`), with
+the configuration of each architecture. Each cell:
 registers per thread / bytes of local memory per thread (0: nothing spills) / bytes of shared memory per block.
 {per_step if counts else ""}
 ## Registers, spills and shared memory
@@ -239,9 +238,12 @@ def run(*command: str, stdin: str | None = None) -> str:
 def main() -> None:
     if triton.knobs.runtime.interpret:
         raise FastdrawError("Triton compiles nothing while TRITON_INTERPRET=1 is set: unset it")
-    if not CUDA_SOURCES:
+    if not (ROOT / "csrc").exists():
+        raise FastdrawError("no csrc beside the kernels: run this from fastdraw's source folder, installed with -e")
+    missing = set(ARCHS) - {usage.arch for usage in cuda_usages()}
+    if missing:
         raise FastdrawError(
-            "no csrc/cuda beside the kernels: run this from fastdraw's source folder, installed with -e"
+            f"the extension has no CUDA kernels for {', '.join(sorted(missing))}: build it without TORCH_CUDA_ARCH_LIST"
         )
     text = page(compile_all(), count_all())
     print(text)

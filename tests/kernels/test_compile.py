@@ -2,18 +2,20 @@
 
 import ast
 import itertools
-import os
 import re
 
 import pytest
 import torch
+import triton
 
+from fastdraw import dispatch, extension
 from fastdraw.kernels import compile as kernels_compile
 from fastdraw.kernels import configs, lstm
 from fastdraw.kernels.recording import PASSES, ROLLOUTS, launches, operators
 
 pytestmark = pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") == "1", reason="Triton compiles nothing while its interpreter is on"
+    dispatch.forced() is not None or triton.knobs.runtime.interpret,
+    reason="Triton's interpreter compiles nothing, and what kernels occupy is the same for every backend",
 )
 ARCHS, DTYPES = kernels_compile.ARCHS, kernels_compile.DTYPES
 # Each dtype and each architecture once, since all pairs take ten minutes: the page has them, and its spills are tested.
@@ -21,11 +23,14 @@ COMPILED_HERE = [("float32", "sm_90a"), ("bfloat16", "sm_100"), ("float16", "sm_
 PAGE = kernels_compile.PAGE.read_text()
 
 
-def cuda_kernels(source):
-    """Names and dtypes of the kernels that a .cu file makes: INSTANTIATE(T) stands at its end for every T."""
-    text = source.read_text()
-    dtypes = [kernels_compile.CUDA_DTYPES[T] for T in re.findall(r"^INSTANTIATE\((\w+)\)$", text, re.MULTILINE)]
-    return set(itertools.product(re.findall(r"\b(\w+_kernel)\(", text), dtypes))
+def cuda_kernels():
+    """Names and dtypes of the kernels in csrc/cuda: INSTANTIATE(T) stands at the end of a file for every T."""
+    found = set()
+    for source in (kernels_compile.ROOT / "csrc" / "cuda").glob("*.cu"):
+        text = source.read_text()
+        dtypes = [kernels_compile.CUDA_DTYPES[T] for T in re.findall(r"^INSTANTIATE\((\w+)\)$", text, re.MULTILINE)]
+        found |= set(itertools.product(re.findall(r"\b(\w+_kernel)\(", text), dtypes))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +66,11 @@ def test_triton_kernels_spill_no_more_than_the_page_says_and_have_no_float_atomi
     assert [usage for usage in usages if usage.float_atomics] == []
 
 
-@pytest.mark.skipif(kernels_compile.nvcc() is None, reason="no nvcc")
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("source", kernels_compile.CUDA_SOURCES, ids=lambda source: source.name)
-def test_cuda_kernels_compile_without_spills(source, arch):
-    usages = kernels_compile.compile_cuda(source, arch)
-    assert usages
-    assert {(usage.kernel, usage.dtype) for usage in usages} == cuda_kernels(source)
+@pytest.mark.skipif(not extension.has_cuda(), reason="the extension was built without CUDA")
+def test_cuda_kernels_of_the_extension_spill_nothing():
+    usages = kernels_compile.cuda_usages()
+    for arch in {usage.arch for usage in usages}:
+        assert {(usage.kernel, usage.dtype) for usage in usages if usage.arch == arch} == cuda_kernels()
     assert all(0 < usage.registers <= 255 for usage in usages)
     assert [usage for usage in usages if usage.stack != 0] == []
 
@@ -88,7 +91,7 @@ def test_every_triton_kernel_is_compiled(recorded):
 
 
 def test_page_lists_every_kernel():
-    cuda = {("CUDA", *kernel) for source in kernels_compile.CUDA_SOURCES for kernel in cuda_kernels(source)}
+    cuda = {("CUDA", *kernel) for kernel in cuda_kernels()}
     differing = {id(configs.of(arch)): arch for arch in ARCHS}.values()
     triton = {
         ("Triton", launch.kernel.__name__, launch.variant, dtype)
