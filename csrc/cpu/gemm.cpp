@@ -9,9 +9,9 @@
 namespace fastdraw {
 namespace {
 
-// Lines whose products are summed up apart: of a panel, less than 10 KiB of an L1 cache, and few enough that sums are
-// as exact as plain PyTorch's. Rounding grows with the terms that follow one another.
-constexpr int64_t kBlock = 160;
+// Lines of pairs that are summed up apart: they fit an L1 cache, and rounding grows with the terms that follow one
+// another; 160 terms are as exact as plain PyTorch's sums. Of pairs, so that blocks begin at the same k in every dtype.
+constexpr int64_t kBlock = 80;
 constexpr int kMaxRows = 6;  // of a tile
 
 template <typename A, int bytes>
@@ -194,8 +194,9 @@ void multiply_panels(const Product& at, const A* a, const P* packed, const A* bi
   const Tiles<A, P>& set = tiles<A, P>();
   const int64_t panel = lines<P>(at.K) * kPanel<P>, tile_count = (at.M + set.max_rows - 1) / set.max_rows;
   const int wide = tile_count == 1 ? set.wide[at.M] : 1;
-  for_blocks(lines<P>(at.K), kBlock, [&](int64_t line, int64_t line_end) {
-    const int64_t k = line * kDepth<P>, k_end = std::min(line_end * kDepth<P>, at.K);
+  for_blocks(lines<Pair>(at.K), kBlock, [&](int64_t pair, int64_t pair_end) {
+    const int64_t k = pair * kDepth<Pair>, k_end = std::min(pair_end * kDepth<Pair>, at.K);
+    const int64_t line = k / kDepth<P>, line_end = lines<P>(k_end);
     for (int64_t p = at.first; p < at.end;) {
       const int count = at.end - p >= wide ? wide : 1;
       const A* const base = k > 0 || at.add ? c + p * kPanel<A> : bias == nullptr ? nullptr : bias + p * kPanel<A>;
