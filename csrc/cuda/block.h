@@ -148,6 +148,7 @@ class Warp {
 #if defined(__CUDACC__)
     A most = term(0);
     for (int i = lane(); i < n; i += kWarp) most = larger(term(i), most);
+    __syncwarp();  // all have read the first term, which a loop that follows may write
 #pragma unroll
     for (int apart = kWarp / 2; apart > 0; apart /= 2) most = larger(__shfl_xor_sync(~0u, most, apart), most);
     return most;
