@@ -149,8 +149,8 @@ class Member {
 };
 
 // As many groups as fit: the fewer samples a group has, the fewer blocks wait for each other, and the less is
-// exchanged. A group takes 8 samples at least if there are so many, because tensor cores take 8 at a time. Scratch
-// memory is large if that fits. of_a_sample: the bytes of it that a sample takes.
+// exchanged. There are no more groups than eights of samples, because tensor cores take 8 at a time. Scratch memory is
+// large if that fits. of_a_sample: the bytes of it that a sample takes.
 template <typename P, typename Memory>
 Plan make_plan(
     const RolloutInputs& in, bool backward, int multiprocessors, int64_t shared,

@@ -4,8 +4,8 @@
 //
 // bfloat16: tensor cores, one tile of 16 rows x 8 samples per warp, 16 inputs at a time (mma.m16n8k16; the weights are
 // its first operand, so that few samples waste little). float32: one thread takes 2 rows x 4 samples and 4 inputs at a
-// time, with multiply-adds in float32: no rounding to TF32. Every sum runs over k in one order: deterministic. 64 terms
-// at a time are summed apart, as rounding grows with the terms that follow one another.
+// time, with multiply-adds in float32: no rounding to TF32; 64 terms at a time are summed apart, as rounding grows with
+// the terms that follow one another. Every sum runs over k in one order: deterministic.
 #pragma once
 
 #include "cuda/numbers.h"

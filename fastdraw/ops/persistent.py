@@ -17,7 +17,7 @@ from . import persistent_rows as rows
 
 NAMESPACE = "fastdraw_emulated" if dispatch.emulated else "fastdraw"
 NATIVE = getattr(torch.ops, NAMESPACE)
-COUNTER_STRIDE = 32  # of csrc/cuda/exchange.h
+COUNTER_STRIDE = 32  # kCounterStride of csrc/cuda/rollout.h
 
 
 class Limits(NamedTuple):
