@@ -17,12 +17,15 @@ namespace fastdraw {
 inline int64_t blocks_for(int64_t items, int threads) { return (items + threads - 1) / threads; }
 
 #if defined(__CUDACC__)
-// Whether so much shared memory is granted; more than 48 KiB has to be asked for.
+// Whether the kernel may have so much shared memory; more than 48 KiB has to be asked for. It is always asked for all
+// that the device has, for other threads may be about to launch the same kernel with more than this one needs.
 template <typename Kernel>
 bool grant_shared(Kernel kernel, size_t shared) {
-  return shared <= (48 << 10) ||
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)) ==
-      cudaSuccess;
+  if (shared <= (48 << 10)) return true;
+  int device = 0, most = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess &&
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most) == cudaSuccess;
 }
 #else
 // Shared memory holds NaN at first, as no block knows what it will find, and so does what lies behind it at the end.
