@@ -34,10 +34,8 @@ class GroupBarrier {
     target_ += blocks_;
 #if defined(__CUDACC__)
     __syncthreads();
-    if (threadIdx.x == 0) {
-      __threadfence();
-      atomicAdd(counter_, 1u);
-    }
+    // Releases what all threads wrote before they met. __threadfence() is of sequential consistency and waits longer.
+    if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter_) : "memory");
 #else
     (void)block;
     std::atomic_ref(*counter_).fetch_add(1);
