@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "cuda/attention.h"
 #include "cuda/exchange.h"
 #include "cuda/glimpse.h"
 #include "cuda/rollout.h"
@@ -122,9 +121,7 @@ class Member {
   FASTDRAW_DEVICE int pixels() const { return static_cast<int>(at_.pixels()); }
 
   // How many steps a sample takes, and how many the group.
-  FASTDRAW_DEVICE int taken(int s) const {
-    return static_cast<int>(in_.steps == nullptr ? at_.T : in_.steps[sample_of(s)]);
-  }
+  FASTDRAW_DEVICE int taken(int s) const { return in_.steps.of(sample_of(s), static_cast<int>(at_.T)); }
   FASTDRAW_DEVICE int steps() const {
     int most = 0;
     for (int s = 0; s < n_; ++s) most = taken(s) > most ? taken(s) : most;

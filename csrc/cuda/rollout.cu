@@ -259,7 +259,7 @@ class Forward : Member<ForwardMemory<P>> {
     Arena arena = scratch();
     const Attend task(arena, at_);
     const int64_t b = sample_of(s);
-    const int length = static_cast<int>(in_.lengths == nullptr ? at_.L : in_.lengths[b]);
+    const int length = in_.lengths.of(b, static_cast<int>(at_.L));
     fetch_row(
         block_, record_.heads + row(t, s) * Heads(at_).columns + Heads(at_).query, static_cast<int>(at_.A), task.query);
     task.attention.attend(

@@ -6,6 +6,7 @@
 // (t % 2 * B + b) of arrays that hold those of two steps in turn.
 #pragma once
 
+#include "cuda/attention.h"
 #include "cuda/rollout_plan.h"
 
 namespace fastdraw {
@@ -20,7 +21,7 @@ struct RolloutInputs {
   const float* weights[kWeights];
   const float *noise, *image, *labels;  // (T, B, Z), (B, C, H, W), (B, L, D)
   const float* keys;                    // (B, L, A): labels times align_key
-  const int64_t *lengths, *steps;       // (B,)
+  Counts lengths, steps;                // (B,)
 };
 
 // What a step leaves for others, and for the backward pass. Widths: padded() of the operands of products, else as said.

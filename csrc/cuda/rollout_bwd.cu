@@ -220,7 +220,7 @@ class Backward : Member<BackwardMemory<P>> {
     Arena arena = scratch();
     const AttendBack task(arena, at_);
     const int64_t b = sample_of(s), keys = b * at_.L * at_.A, labels = b * at_.L * at_.D;
-    const int length = static_cast<int>(in_.lengths == nullptr ? at_.L : in_.lengths[b]);
+    const int length = in_.lengths.of(b, static_cast<int>(at_.L));
     fetch_row(block_, call_.dy + b * at_.D, static_cast<int>(at_.D), task.dy);
     task.attention.attend_bwd(
         block_, task.dy, static_cast<const float*>(nullptr), query, in_.keys + keys, in_.labels + labels,

@@ -74,6 +74,21 @@ def test_barriers_of_a_launch(op: str, each_step: int, monkeypatch: pytest.Monke
     assert [arrived[0].item() for arrived in counters] == [blocks * (steps + 2), blocks * steps]
 
 
+@pytest.mark.parametrize("op", ["draw_rollout", "draw_generate"])
+@pytest.mark.parametrize("far", [1, 1000, 2**40])
+def test_counts_out_of_range_stay_within_the_tensors(op: str, far: int) -> None:
+    """Nobody reads them under torch.compile, nor while a CUDA graph is captured."""
+    given = getattr(SMALL, op.removeprefix("draw_"))(Inputs(op, torch.float32, "cpu"))
+    compiled = torch.compile(lambda **arguments: Run(op, "cuda", "cpu")(**arguments), backend="eager")
+
+    def with_counts(lengths: list[int], steps: list[int]) -> Arguments:
+        return given | {"lengths": torch.tensor(lengths), "steps": torch.tensor(steps)}
+
+    wrong = run(compiled, with_counts([3 + far, 1, 2, 3, 3 + far], [SMALL.T + far, 1, -far, -1, 2]))
+    right = run(compiled, with_counts([3, 1, 2, 3, 3], [SMALL.T, 1, 0, 0, 2]))
+    assert all(torch.equal(wrong[name], right[name]) for name in right)
+
+
 def test_less_memory_takes_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = SMALL._replace(U=100)
     at = persistent.sizes_of(_call(draw))

@@ -101,8 +101,8 @@ RolloutInputs read_inputs(const Call& call, const Tensors& list, const Tensor& l
   in.image = from.floats(at.encoder ? at.B * at.pixels() : 0);
   in.labels = from.floats(at.B * at.L * at.D);
   in.keys = from.floats(at.B * at.L * at.A);
-  in.lengths = from.take<int64_t>(ScalarType::Long, at.B, true);
-  in.steps = from.take<int64_t>(ScalarType::Long, at.B, true);
+  in.lengths = {from.take<int64_t>(ScalarType::Long, at.B, true), true};
+  in.steps = {from.take<int64_t>(ScalarType::Long, at.B, true), true};
   return in;
 }
 
