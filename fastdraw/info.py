@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import sys
 
 import torch
 
@@ -94,4 +95,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(report())
+    try:
+        print(report())
+    except FastdrawError as error:
+        sys.exit(f"fastdraw: error: {error}")

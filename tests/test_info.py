@@ -1,5 +1,6 @@
 """The report of what is installed."""
 
+import os
 import subprocess
 import sys
 
@@ -15,6 +16,15 @@ def test_info_runs_and_lists_every_op() -> None:
         assert name in done.stdout, name
     for word in ("fastdraw", "python", "torch", "triton", "extension", "device cpu"):
         assert word in done.stdout, word
+
+
+def test_an_unknown_backend_is_an_error_of_one_line() -> None:
+    environment = os.environ | {"FASTDRAW_BACKEND": "nonsense"}
+    command = [sys.executable, "-m", "fastdraw.info"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fastdraw: error: FASTDRAW_BACKEND: backend must be one of cuda, triton, cpu")
+    assert done.stderr.count("\n") == 1
 
 
 def test_info_of_a_forced_backend_says_what_cannot_run() -> None:
