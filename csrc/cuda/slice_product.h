@@ -200,7 +200,7 @@ inline void multiply<__nv_bfloat16>(
   const int row_tiles = (rows.size() + 15) / 16;
   block.each(row_tiles * (samples / 8), [&](int tile) {
     const int row = rows.begin + tile % row_tiles * 16, sample = tile / row_tiles * 8;
-    float sums[kWarp][4] = {};
+    float sums[2][kWarp][4] = {};  // in turn
     for (int k = 0; k < inputs; k += 16) {
       const __nv_bfloat16 *a[kWarp], *b[kWarp];
       for (int i = 0; i < kWarp; ++i) {
@@ -208,7 +208,8 @@ inline void multiply<__nv_bfloat16>(
         a[i] = weights.data + std::min(row + lane.a_row, rows.end - 1) * weights.stride() + first + lane.a_input + k;
         b[i] = x + (sample + lane.b_sample) * stride + lane.b_input + k;
       }
-      tensor_cores::multiply_add(sums, tensor_cores::load_matrices<4>(a), tensor_cores::load_matrices<2>(b));
+      tensor_cores::multiply_add(
+          sums[k / 16 % 2], tensor_cores::load_matrices<4>(a), tensor_cores::load_matrices<2>(b));
     }
     for (int i = 0; i < kWarp; ++i) {
       const TileLane lane(i);
@@ -216,7 +217,7 @@ inline void multiply<__nv_bfloat16>(
         const int r = row + lane.sum_row + part / 2 * 8;
         if (r >= rows.end) continue;
         float& at = to[(r - rows.begin) * samples + sample + lane.sum_sample + part % 2];
-        at = (add ? at : 0) + sums[i][part];
+        at = (add ? at : 0) + (sums[0][i][part] + sums[1][i][part]);
       }
     }
   });
