@@ -89,6 +89,7 @@ def main() -> int:
     os.chdir(ROOT)
     # The tests ask torch for deterministic algorithms, and cuBLAS then wants its workspace settled beforehand.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("NVCC_APPEND_FLAGS", "--threads=4")  # the architectures of a file side by side
     if arguments.dry:
         os.environ |= {"FASTDRAW_GPU_DRY": "1", "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
 
