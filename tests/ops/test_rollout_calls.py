@@ -51,7 +51,7 @@ def assert_equal_but_for_products(run: Run, actual: Tensor, expected: Tensor) ->
         for op in ("draw_rollout", "draw_generate")
         for dtype in (torch.float32, torch.bfloat16)
         for run in runs(op, dtype)
-        if run.fused
+        if run.backend == "cpu"
     ],
 )
 def test_threads_do_not_change_a_bit(run: Run, dtype: torch.dtype, batch: int) -> None:
@@ -64,7 +64,7 @@ def test_threads_do_not_change_a_bit(run: Run, dtype: torch.dtype, batch: int) -
     for other in found[1:]:
         assert other.keys() == found[0].keys()
         for name, x in found[0].items():
-            assert_equal_but_for_products(run, other[name], x)
+            assert torch.equal(other[name], x), name
 
 
 @KERNELS
