@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from .errors import FastdrawError
+
 FILE = Path(__file__).parent / "defaults.json"
 
 
@@ -38,8 +40,15 @@ class Row(NamedTuple):
 
 @cache
 def table() -> tuple[Row, ...]:
-    """All rows; read once."""
-    return tuple(Row(**row) for row in json.loads(FILE.read_text()))
+    """All rows; read once.
+
+    Raises:
+        FastdrawError: the file is broken.
+    """
+    try:
+        return tuple(Row(**row) for row in json.loads(FILE.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise FastdrawError(f"{FILE}, a part of fastdraw, is broken ({error}): install fastdraw again") from None
 
 
 @cache

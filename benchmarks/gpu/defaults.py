@@ -7,6 +7,7 @@ round of every case, in wall time and in GPU time alike. A batch size that was m
 the next one, the smallest also for those below. What stands in the table for GPUs of other compute capabilities stays.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from benchmarks.gpu.report import commit, ratio, ratios
 from benchmarks.harness import B
 from fastdraw import defaults, dispatch
-from fastdraw.defaults import FILE, Row
+from fastdraw.defaults import Row
+from fastdraw.errors import FastdrawError
 from fastdraw.files import write_atomically
 
 KINDS = ("wall", "kernel")
@@ -91,15 +93,36 @@ def default(case: str, capability: str | None) -> str:
     return next((row.backend for row in measured if row.counts_for(*work)), dispatch.PREFERENCE["cuda"][0])
 
 
-def main(path: str) -> None:
-    results = json.loads(Path(path).read_text())
-    made = rows(results)
-    capability = results["machine"]["capability"]
-    kept = [Row(**row) for row in json.loads(FILE.read_text()) if row["capability"] != capability]
-    table = [json.dumps(row._asdict()) for row in kept + made]
-    write_atomically(FILE, ("[" + ",".join(f"\n {line}" for line in table) + "\n]\n").encode())
+def read_results(path: Path) -> dict[str, Any]:
+    """What `make gpu` wrote.
+
+    Raises:
+        FastdrawError: it is no such file.
+    """
+    try:
+        results = json.loads(path.read_text())
+        if results["machine"]["gpu"] and results["machine"]["capability"] and results["source"]:
+            return results
+    except OSError as error:
+        raise FastdrawError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise FastdrawError(f"{path} is no results file of `make gpu`: it names no GPU, or no source")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="what `make gpu` wrote, in benchmarks/results")
+    results = read_results(parser.parse_args(arguments).results)
+    made, capability = rows(results), results["machine"]["capability"]
+    kept = [row for row in defaults.table() if row.capability != capability]
+    lines = [json.dumps(row._asdict()) for row in kept + made]
+    write_atomically(defaults.FILE, ("[" + ",".join(f"\n {line}" for line in lines) + "\n]\n").encode())
     print("\n".join(map(str, made)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main()
+    except FastdrawError as error:
+        sys.exit(f"fastdraw: error: {error}")

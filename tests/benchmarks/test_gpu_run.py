@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.gpu import defaults, page, report, run
 from fastdraw.defaults import Row
+from fastdraw.errors import FastdrawError
 
 CASES = """
 import pytest
@@ -258,9 +259,9 @@ def test_a_batch_size_speaks_for_those_up_to_the_next(tmp_path, monkeypatch, cap
     path.write_text(json.dumps(results))
     table = tmp_path / "defaults.json"
     other = Row("draw_read", "float32", 0, None, "cuda", 2.0, "NVIDIA A100", "8.0", "abc")
-    table.write_text(json.dumps([other._asdict(), other._replace(capability="9.0")._asdict()]))
-    monkeypatch.setattr(defaults, "FILE", table)
-    defaults.main(str(path))
+    monkeypatch.setattr(defaults.defaults, "FILE", table)
+    monkeypatch.setattr(defaults.defaults, "table", lambda: (other, other._replace(capability="9.0")))
+    defaults.main([str(path)])
     found = [Row(**row) for row in json.loads(table.read_text())]
     assert found[0] == other
     assert [(row.first, row.last, row.backend) for row in found[1:]] == [
@@ -277,3 +278,16 @@ def test_a_batch_size_speaks_for_those_up_to_the_next(tmp_path, monkeypatch, cap
     assert defaults.default("training B=128 float32", "8.0") == "triton"
     rows = defaults.with_ours(results)["timings"]["rollouts"]["cases"]
     assert rows["training B=1 float32"]["ours"] == rows["training B=1 float32"]["cuda"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"machine": {}}', '{"machine": {"gpu": null, "capability": null}}'])
+def test_what_make_gpu_did_not_write_decides_nothing(tmp_path, monkeypatch, text):
+    table = tmp_path / "defaults.json"
+    monkeypatch.setattr(defaults.defaults, "FILE", table)
+    path = tmp_path / "results.json"
+    with pytest.raises(FastdrawError, match="cannot be read: No such file"):
+        defaults.main([str(path)])
+    path.write_text(text)
+    with pytest.raises(FastdrawError, match="is no results file of `make gpu`"):
+        defaults.main([str(path)])
+    assert not table.exists()

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 import fastdraw
 from fastdraw import defaults, dispatch, info, kernels, ops
+from fastdraw.errors import FastdrawError
 
 GATES = torch.zeros(1, 4), torch.zeros(1, 1)
 
@@ -250,6 +252,15 @@ def test_info_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert "cuda for float32 and a batch of 16 or more: measured on NVIDIA A100, cuda is 1.50 x as fast" in text
     assert "  gaussian_kl          triton, not yet measured on a GPU: the safe choice\n" in text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[{}]", "[1]"])
+def test_a_broken_table_of_measurements_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "defaults.json"
+    broken.write_text(text)
+    monkeypatch.setattr(defaults, "FILE", broken)
+    with pytest.raises(FastdrawError, match=f"{broken}, a part of fastdraw, is broken"):
+        defaults.table.__wrapped__()
 
 
 def test_the_table_of_measurements_can_be_read() -> None:
