@@ -36,6 +36,7 @@ sanitize: install
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(SANITIZED) \
 	$(BIN)/pytest --import-mode=append --capture=sys $(SANITIZED_TESTS) -k 'cpu and not compile and not export and not opcheck'
+	$(BIN)/python -m tests.races
 
 lint: install
 	$(BIN)/ruff check .

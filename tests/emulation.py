@@ -7,7 +7,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +18,11 @@ from torch.utils import cpp_extension
 from fastdraw.errors import FastdrawError
 from fastdraw.kernels.compile import ROOT, nvcc, require_nvcc, run
 
-FOLDER = ROOT / "build" / "emulated"
-LIBRARY = FOLDER / "emulated.so"
 SOURCES = [ROOT / "tests" / "emulation.cpp", ROOT / "csrc" / "ops.cpp"]
 SOURCES += sorted([*(ROOT / "csrc" / "cuda").glob("*.cu"), *(ROOT / "csrc" / "cuda" / "bindings").glob("*.cpp")])
 HEADERS = sorted((ROOT / "csrc").rglob("*.h"))
 # A GPU stops at an access that is not aligned, and the host shall too.
-SANITIZER = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 DEFINES = ["-DFASTDRAW_EMULATED", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
 FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
 
@@ -34,28 +32,31 @@ def toolkit() -> Path:
     return Path(require_nvcc()).resolve().parent.parent / "include"
 
 
-def build() -> Path:
-    """Compile what has changed, and link it."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def build(
+    folder: Path = ROOT / "build" / "emulated", sources: Sequence[Path] = SOURCES, sanitizer: Sequence[str] = ALIGNMENT
+) -> Path:
+    """Compile what has changed into a folder, and link it."""
+    folder.mkdir(parents=True, exist_ok=True)
     includes = [f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in (toolkit(), *cpp_extension.include_paths()))]
     newest_header = max(path.stat().st_mtime for path in [*HEADERS, Path(__file__), Path(torch.__file__)])
 
     def compile_one(source: Path) -> Path:
-        made = FOLDER / f"{source.parent.name}-{source.stem}.o"
+        made = folder / f"{source.parent.name}-{source.stem}.o"
         if not made.exists() or made.stat().st_mtime < max(source.stat().st_mtime, newest_header):
             fresh = made.with_suffix(".new")
-            run("c++", "-x", "c++", *FLAGS, *DEFINES, *SANITIZER, *includes, "-c", str(source), "-o", str(fresh))
+            run("c++", "-x", "c++", *FLAGS, *DEFINES, *sanitizer, *includes, "-c", str(source), "-o", str(fresh))
             fresh.replace(made)
         return made
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, SOURCES))
-    if not LIBRARY.exists() or LIBRARY.stat().st_mtime < max(path.stat().st_mtime for path in objects):
-        fresh = LIBRARY.with_suffix(".new")
+        objects = list(pool.map(compile_one, sources))
+    library = folder / "emulated.so"
+    if not library.exists() or library.stat().st_mtime < max(path.stat().st_mtime for path in objects):
+        fresh = library.with_suffix(".new")
         libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
-        run("c++", "-shared", *SANITIZER, *map(str, objects), *libraries, "-ltorch", "-lc10", "-o", str(fresh))
-        fresh.replace(LIBRARY)
-    return LIBRARY
+        run("c++", "-shared", *sanitizer, *map(str, objects), *libraries, "-ltorch", "-lc10", "-o", str(fresh))
+        fresh.replace(library)
+    return library
 
 
 @contextmanager
