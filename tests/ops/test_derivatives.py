@@ -1,5 +1,6 @@
 """First and second derivatives of every op on every backend, against finite differences."""
 
+import os
 from typing import Any
 
 import pytest
@@ -17,17 +18,21 @@ from .checking import Arguments, float_tensors, of_tensors
 ROLLOUTS = ("draw_rollout", "draw_generate")
 
 
+def varied_together(run: Run) -> bool:
+    """Whether inputs are varied in random directions: a rollout has too many, and an interpreter is slow."""
+    return run.op in ROLLOUTS or os.environ.get("TRITON_INTERPRET") == "1"
+
+
 @every_run()
 def test_gradcheck(run: Run) -> None:
     function, leaves = _function_of_leaves(run, SMALL[run.op])
-    # A rollout depends on too many numbers to vary each on its own.
-    assert torch.autograd.gradcheck(function, leaves, fast_mode=run.op in ROLLOUTS)
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=varied_together(run))
 
 
 @every_run()
 def test_gradgradcheck(run: Run) -> None:
     function, leaves = _function_of_leaves(run, SMALL[run.op])
-    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=run.op in ROLLOUTS)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=varied_together(run))
 
 
 @pytest.mark.parametrize("names", [("canvas",), ("patch",), ("window",), ("window", "canvas")], ids="-".join)
@@ -49,8 +54,8 @@ def _assert_gradcheck_of(run: Run, names: tuple[str, ...]) -> None:
     def function(*tensors: Tensor) -> Tensor:
         return run(**{**arguments, **dict(zip(names, tensors, strict=True))})
 
-    assert torch.autograd.gradcheck(function, leaves)
-    assert torch.autograd.gradgradcheck(function, leaves)
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=varied_together(run))
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=varied_together(run))
 
 
 @every_run("gaussian_filterbank", "lstm_gates", "lstm_step", "sample_kl", "additive_attention")
