@@ -34,7 +34,7 @@ FLOAT_ATOMIC_PTX = re.compile(r"\b(?:atom|red)\.[\w.:]*\.b?f\d+[\w.]*")
 CUDA_DTYPES = {"float": "float32", "__nv_bfloat16": "bfloat16", "__half": "float16", "double": "float64"}
 
 
-SYSTEM_SHARED = 1024  # bytes of a block that the system takes on sm_100, and cuobjdump counts
+SYSTEM_SHARED = 1024  # bytes of a block that the system takes from sm_90 on, and cuobjdump counts
 
 
 class Usage(NamedTuple):
@@ -105,7 +105,7 @@ def read_usages(report: str) -> list[Usage]:
         )
         dtype, *constants = arguments.split(", ")
         variant, memory = f"<{', '.join(['T', *constants])}>", int(stack) + int(local)
-        static = int(shared) - (SYSTEM_SHARED if arch == "sm_100" else 0)
+        static = max(0, int(shared) - (0 if arch == "sm_80" else SYSTEM_SHARED))
         found.append(Usage("CUDA", kernel, variant, CUDA_DTYPES[dtype], arch, int(registers), memory, static))
     return found
 
