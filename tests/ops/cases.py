@@ -3,6 +3,7 @@
 The letters in a case's name are those of the signatures: `B2-C1-H32xW64-N8` has a batch of 2, and so on.
 """
 
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class Case(NamedTuple):
 
 
 CASES: list[Case] = []
+LONG = ("T19", "T19-lengths-steps", "B33-T3")
 
 
 def _add(op: str, name: str, make: Callable[[Inputs], dict[str, Any]]) -> None:
@@ -485,11 +487,13 @@ def parameter(run: Run, *others: Any, name: str = "") -> Any:
     return pytest.param(run, *others, id="-".join([*words, str(run)]), marks=marks)
 
 
-def every_case(*dtypes: torch.dtype) -> pytest.MarkDecorator:
-    """Parametrise a test over (run, case, dtype)."""
+def every_case(*dtypes: torch.dtype, long: bool = True) -> pytest.MarkDecorator:
+    """Parametrise a test over (run, case, dtype); not `long`: without those that take an interpreter seconds."""
+    left_out = LONG if not long and os.environ.get("TRITON_INTERPRET") == "1" else ()
+    cases = [case for case in CASES if case.name not in left_out]
     return pytest.mark.parametrize(
         ("run", "case", "dtype"),
-        [parameter(run, case, dtype) for case in CASES for dtype in dtypes for run in runs(case.op, dtype)],
+        [parameter(run, case, dtype) for case in cases for dtype in dtypes for run in runs(case.op, dtype)],
     )
 
 

@@ -100,7 +100,7 @@ def shifted(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("layout", [sliced, transposed, expanded, shifted])
-@every_case(torch.float32)
+@every_case(torch.float32, long=False)
 def test_strides_do_not_matter(run: Run, case: Case, dtype: torch.dtype, layout: Callable[[Tensor], Tensor]) -> None:
     arguments = case.inputs(dtype, run.device)
     laid_out = {id(x): layout(x) for x in float_tensors(arguments).values()}
@@ -112,7 +112,7 @@ def test_strides_do_not_matter(run: Run, case: Case, dtype: torch.dtype, layout:
         _assert_same(actual, expected, bitwise=_is_ours(run))
 
 
-@every_case(torch.float32, torch.float16)
+@every_case(torch.float32, torch.float16, long=False)
 def test_runs_are_equal_bit_for_bit(run: Run, case: Case, dtype: torch.dtype) -> None:
     expected = _run(run, case.inputs(dtype, run.device))
     actual = _run(run, case.inputs(dtype, run.device))
@@ -147,7 +147,7 @@ def test_two_threads_equal_one_thread(run: Run) -> None:
         _assert_same(actual[name], value, bitwise=_is_ours(run))
 
 
-@every_case(torch.float32)
+@every_case(torch.float32, long=False)
 def test_inputs_are_not_modified(run: Run, case: Case, dtype: torch.dtype) -> None:
     arguments = case.inputs(dtype, run.device)
     before = {name: x.clone() for name, x in float_tensors(arguments).items()}
@@ -157,7 +157,7 @@ def test_inputs_are_not_modified(run: Run, case: Case, dtype: torch.dtype) -> No
         assert x._version == 0, name
 
 
-@every_case(torch.float32)
+@every_case(torch.float32, long=False)
 def test_permuting_the_batch_permutes_the_outputs(run: Run, case: Case, dtype: torch.dtype) -> None:
     arguments = case.inputs(dtype, run.device)
     order = torch.arange(_batch(arguments), device=run.device).flip(0)
