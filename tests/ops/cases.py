@@ -416,7 +416,7 @@ _add_rollouts("T19-lengths-steps", Draw(B=4, T=19), lengths=(1, 2, 2, 1), steps=
 # One less than the columns of a panel of the products (twice those in float64), as many, and one more.
 for width in (15, 16, 17):
     _add_rollouts(f"panels-{width}", Draw(L=3, D=width, A=width, U=width, Z=width, n_read=4, n_write=4))
-# Products over more than one block: of 512 columns, and of 256 samples and steps.
+# Products over more than one block of columns; samples for several threads.
 _add_rollouts("D515", Draw(B=7, T=1, D=515))
 _add_rollouts("A515", Draw(B=7, T=1, A=515))
 _add_rollouts("pixels=515", Draw(H=5, W=103, T=1, n_read=None, n_write=None))

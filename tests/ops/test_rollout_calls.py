@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdraw import ops
+from fastdraw import ops, reference
 
 from .cases import Draw, Inputs, Run, every_run, parameter, runs
-from .checking import float_tensors, of_tensors, threads
+from .checking import assert_matches_reference, float_tensors, of_tensors, threads
 from .checking import run as run_with_gradients
 
 BOTH = every_run("draw_rollout", "draw_generate")
@@ -65,6 +65,16 @@ def test_threads_do_not_change_a_bit(run: Run, dtype: torch.dtype, batch: int) -
         assert other.keys() == found[0].keys()
         for name, x in found[0].items():
             assert torch.equal(other[name], x), name
+
+
+@KERNELS
+def test_more_rows_than_a_block_of_a_product(run: Run) -> None:
+    """On the CPU the gradient of a weight is summed up over 256 samples and steps at a time."""
+    draw = Draw(B=130, H=3, W=4, T=2, L=1, D=2, A=3, U=4, Z=2, n_read=2, n_write=2)
+    make = getattr(draw, run.op.removeprefix("draw_"))
+    assert_matches_reference(
+        run, getattr(reference, run.op), lambda dtype: make(Inputs("rows", dtype, run.device)), torch.float32, steps=4
+    )
 
 
 @KERNELS
