@@ -24,15 +24,6 @@ LINKS = sorted(set(re.findall(r"\[([^\]]+)\]\(([^)#]+)\)", TEXT)))
 TESTS = [(text, file) for text, file in LINKS if file.startswith("../tests/")]
 
 
-def is_awaited(path: Path) -> bool:
-    """Results of a reproduction are kept together; before there are any, links to them lead nowhere."""
-    name = str(path.relative_to(RESULTS))
-    if name.startswith("table1"):
-        return not (RESULTS / "table1.md").exists()
-    kept = re.match(r"(table2|figures)-(mnist|svhn)", name)
-    return kept is not None and not (RESULTS / f"table2-{kept[2]}.json").exists()
-
-
 @pytest.mark.parametrize(("name", "file"), TESTS, ids=[text for text, _ in TESTS])
 def test_a_named_test_exists(name: str, file: str) -> None:
     tree = ast.parse((DOCS / file).read_text())
@@ -42,10 +33,7 @@ def test_a_named_test_exists(name: str, file: str) -> None:
 
 @pytest.mark.parametrize("file", sorted({file for _, file in LINKS}))
 def test_a_linked_file_exists(file: str) -> None:
-    path = DOCS / file
-    if file.startswith("results/") and is_awaited(path):
-        pytest.skip("not yet kept")
-    assert path.exists()
+    assert (DOCS / file).exists()
 
 
 @pytest.mark.parametrize("file", sorted(set(re.findall(r"`((?:examples|fastdraw|scripts|tests)/[\w/.-]+)`", TEXT))))
