@@ -5,9 +5,7 @@ python -m fastdraw.kernels.compile        prints the table and writes docs/resou
 
 import itertools
 import multiprocessing
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -202,19 +200,6 @@ registers per thread / bytes of local memory per thread (0: nothing spills) / by
 
 {table(usages)}
 """
-
-
-def nvcc() -> str | None:
-    """Where nvcc is, if anywhere."""
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc", path=f"{home}/bin") or shutil.which("nvcc")
-
-
-def require_nvcc() -> str:
-    path = nvcc()
-    if path is None:
-        raise FastdrawError("no nvcc was found: install a CUDA toolkit or set CUDA_HOME to one")
-    return path
 
 
 def find(pattern: str, report: str) -> tuple[str, ...]:

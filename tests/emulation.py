@@ -5,6 +5,7 @@ python -m tests.emulation tests/ops        builds what has changed, and runs pyt
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 from torch.utils import cpp_extension
 
 from fastdraw.errors import FastdrawError
-from fastdraw.kernels.compile import ROOT, nvcc, require_nvcc, run
+from fastdraw.kernels.compile import ROOT, run
 
 SOURCES = [ROOT / "tests" / "emulation.cpp", ROOT / "csrc" / "ops.cpp"]
 SOURCES += sorted([*(ROOT / "csrc" / "cuda").glob("*.cu"), *(ROOT / "csrc" / "cuda" / "bindings").glob("*.cpp")])
@@ -25,6 +26,19 @@ HEADERS = sorted((ROOT / "csrc").rglob("*.h"))
 ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 DEFINES = ["-DFASTDRAW_EMULATED", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
 FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+
+
+def nvcc() -> str | None:
+    """Where nvcc is, if anywhere."""
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return shutil.which("nvcc", path=f"{home}/bin") or shutil.which("nvcc")
+
+
+def require_nvcc() -> str:
+    path = nvcc()
+    if path is None:
+        raise FastdrawError("no nvcc was found: install a CUDA toolkit or set CUDA_HOME to one")
+    return path
 
 
 def toolkit() -> Path:

@@ -10,9 +10,9 @@ import sys
 import torch
 
 from fastdraw.errors import FastdrawError
-from fastdraw.kernels.compile import ROOT, nvcc, run
+from fastdraw.kernels.compile import ROOT, run
 
-from .emulation import SOURCES, build
+from .emulation import SOURCES, build, nvcc
 
 USED = [path for path in SOURCES if path.stem in ("emulation", "ops", "glimpse", "rollout", "rollout_bwd")]
 ENDED = "all rollouts have run"

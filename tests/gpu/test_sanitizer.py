@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fastdraw import dispatch
-from fastdraw.kernels.compile import nvcc
 
+from ..emulation import nvcc
 from .machine import DRY
 
 pytestmark = pytest.mark.gpu

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fastdraw.kernels.compile import ROOT, nvcc, require_nvcc, run
+from fastdraw.kernels.compile import ROOT, run
 
-from ..emulation import FLAGS, toolkit
+from ..emulation import FLAGS, nvcc, require_nvcc, toolkit
 
 pytestmark = pytest.mark.skipif(nvcc() is None, reason="no CUDA toolkit")
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from fastdraw import dispatch
-from fastdraw.kernels.compile import ROOT, nvcc, run
+from fastdraw.kernels.compile import ROOT, run
 from fastdraw.kernels.rollout_layout import Sizes, weight_shapes
 from fastdraw.ops import persistent
 from fastdraw.ops.persistent import Limits, plan
 from fastdraw.published import A, C, D, H, L, N, W, Z
 from fastdraw.reference.rollout import DrawWeights
 
-from ..emulation import FLAGS, toolkit
+from ..emulation import FLAGS, nvcc, toolkit
 
 with_plans = pytest.mark.skipif(
     bool(dispatch.cuda_refusal) and not dispatch.emulated, reason="the extension was built without CUDA"
